@@ -1,0 +1,1 @@
+"""What Thalweg keeps: hashes, the state store, the co-purchase adjacency, embeddings and their index."""

@@ -1,0 +1,51 @@
+"""The one decorator for Numba kernels: cached, without the interpreter lock, without fast maths.
+
+Numba's cache looks at the time stamp of the file a kernel stands in, and at no other. A kernel that calls a kernel
+of another file would keep the old callee after an edit. So: a kernel calls kernels of its own file and of the files
+in `SHARED` only, and the cache folder is named by a hash of those files (measured trap, numba 0.68).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+SHARED = ("hash.py", "hash_index.py", "kernel.py")
+"""Files of this folder whose kernels others may call."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: `$THALWEG_CACHE`, else `$XDG_CACHE_HOME/thalweg`, else `~/.cache/thalweg`.
+
+    >>> cache_folder().name.startswith("kernels-")
+    True
+    """
+    here = Path(__file__).resolve().parent
+    digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
+    for name in SHARED:
+        digest.update((here / name).read_bytes())
+    base = os.environ.get("THALWEG_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "thalweg"
+    )
+    return Path(base) / f"kernels-{digest.hexdigest()}"
+
+
+numba.config.CACHE_DIR = str(cache_folder())
+
+
+def kernel(function: _F) -> _F:
+    """Compile `function` on its first call, keep the result on disk, release the interpreter lock while it runs.
+
+    No fast maths: the bits of a result must not depend on the machine's vector width.
+
+    The plain function stays reachable as `.py_func`: a test can run the same lines without the compiler.
+    """
+    compiled: _F = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
+    return compiled

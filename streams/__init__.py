@@ -1,0 +1,1 @@
+"""What moves events: logs, blocks, the frame, the stages and their drivers."""
