@@ -1,0 +1,277 @@
+"""The state store: the tables of one stage and partition in one RocksDB folder, written in one atomic batch.
+
+A commit writes the pages that changed and one meta record (table layouts, values, counters, position, marks, clock,
+fingerprint, format version) in a single WriteBatch: after a kill -9 the folder holds the commit before or the one
+after, never a mixture. The write-ahead log without fsync survives the death of the process; `sync=True` also survives
+the loss of power, at the price of an fsync a commit.
+
+Keys: `m` for the meta record; `p`, a table's name, a zero byte and the page number (8 bytes, big-endian) for a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
+
+from . import fault
+from .page import page_hashes
+from .table import Array, Growing, Ring, Table, Value, describe_dtype
+
+FORMAT = 1
+_META = b"m"
+
+_T = TypeVar("_T", Array, Ring, Growing)
+
+
+class StateError(RuntimeError):
+    """A state folder cannot be used; the message names the folder, what is wrong and the mend."""
+
+
+class StateStore:
+    """Tables in memory, and the folder they are committed to.
+
+    Parameters
+    ----------
+    path : folder, or None to keep nothing (tests)
+    fingerprint : of the configuration; another one than the stored is refused
+    page : bytes a page, a multiple of 8
+    sync : fsync each commit
+    read_only : open beside a live writer, as a RocksDB secondary
+
+    >>> store = StateStore.memory()
+    >>> store.array("weights", np.float64, (4,)).values.tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+
+    def __init__(
+        self, path: Path | None, fingerprint: str = "", page: int = 4096, sync: bool = False, read_only: bool = False
+    ) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self.page = page
+        self.tables: dict[str, Table] = {}
+        self.values: dict[str, Value] = {}
+        self.counters: dict[str, int] = {}
+        self.position: dict[str, Any] = {}
+        self.read_only = read_only
+        self.written_bytes = 0
+        self._sync = sync
+        self._hashes: dict[str, npt.NDArray[np.uint64]] = {}
+        self._meta: dict[str, Any] = {}
+        self._secondary: str | None = None
+        self._db: Rdict | None = None
+        if path is not None:
+            self._db = self._open(path)
+            self._read_meta()
+
+    @classmethod
+    def memory(cls) -> StateStore:
+        """A store without a folder: commits go nowhere."""
+        return cls(None)
+
+    @classmethod
+    def open(cls, path: Path, fingerprint: str, page: int = 4096, sync: bool = False) -> StateStore:
+        """Open or create the folder for writing. StateError where it is in use, newer, or of another configuration."""
+        return cls(Path(path), fingerprint, page, sync)
+
+    @classmethod
+    def view(cls, path: Path) -> StateStore:
+        """Open an existing folder read-only, as of its last commit; a live writer goes on untouched."""
+        return cls(Path(path), read_only=True)
+
+    def _open(self, path: Path) -> Rdict:
+        options = Options(raw_mode=True)
+        options.create_if_missing(not self.read_only)
+        options.set_max_open_files(-1)
+        try:
+            if self.read_only:
+                if not (path / "CURRENT").exists():
+                    raise StateError(f"{path}: no state here; run `thalweg replay LOG --state DIR` first")
+                self._secondary = tempfile.mkdtemp(prefix="thalweg-view-")
+                return Rdict(str(path), options, access_type=AccessType.secondary(self._secondary))
+            path.mkdir(parents=True, exist_ok=True)
+            os.chmod(path, 0o700)
+            return Rdict(str(path), options)
+        except StateError:
+            raise
+        except OSError as error:
+            raise StateError(f"{path}: the state folder cannot be written: {error.strerror or error}") from None
+        except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
+            if "lock" in str(error).lower():
+                raise StateError(
+                    f"{path}: the state folder is in use by another process; stop that one, or give another --state"
+                ) from None
+            raise StateError(f"{path}: the state folder cannot be opened: {error}") from None
+
+    def _read_meta(self) -> None:
+        assert self._db is not None
+        raw = self._db.get(_META)
+        if raw is None:
+            if self.read_only:
+                raise StateError(f"{self.path}: nothing has been committed here yet")
+            return
+        meta = msgspec.json.decode(raw)
+        if meta["format"] > FORMAT:
+            raise StateError(
+                f"{self.path}: written in format {meta['format']}, this version reads up to {FORMAT}; upgrade thalweg, "
+                "or replay into a new --state folder"
+            )
+        if self.read_only:
+            self.fingerprint = meta["fingerprint"]
+        elif meta["fingerprint"] != self.fingerprint:
+            raise StateError(
+                f"{self.path}: written under another configuration (fingerprint {meta['fingerprint']}, now "
+                f"{self.fingerprint}); use that configuration, or replay into a new --state folder"
+            )
+        self._meta = meta
+        self.page = meta["page"]
+        self.counters = dict(meta["counters"])
+        self.position = meta["position"]
+
+    @property
+    def fresh(self) -> bool:
+        """True where nothing has been committed yet."""
+        return not self._meta
+
+    # ---- tables
+
+    def array(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Array:
+        """A fixed-size table, filled from disk where it was committed before."""
+        return self._add(Array(name, dtype, shape))
+
+    def ring(self, name: str, dtype: npt.DTypeLike, capacity: int = 1024) -> Ring:
+        """A ring, filled from disk where it was committed before."""
+        return self._add(Ring(name, dtype, capacity))
+
+    def growing(self, name: str, dtype: npt.DTypeLike, capacity: int = 1024) -> Growing:
+        """A growing table, filled from disk where it was committed before."""
+        return self._add(Growing(name, dtype, capacity))
+
+    def value(self, name: str, default: Any) -> Value:
+        """A small value, as committed before, else `default`."""
+        stored = self._meta.get("values", {})
+        self.values[name] = Value(name, stored.get(name, default))
+        return self.values[name]
+
+    def count(self, counter: str, more: int = 1) -> None:
+        """Raise a counter; counters are committed, and are in no digest."""
+        if more:
+            self.counters[counter] = self.counters.get(counter, 0) + int(more)
+
+    def _add(self, table: _T) -> _T:
+        if table.name in self.tables:
+            raise ValueError(f"table {table.name} exists already")
+        description = self._meta.get("tables", {}).get(table.name)
+        if description is not None:
+            if description["dtype"] != describe_dtype(table.data.dtype):
+                raise StateError(f"{self.path}: table {table.name} has another record type; replay into a new --state folder")
+            table.restore(description)
+            self._load(table)
+        self.tables[table.name] = table
+        return table
+
+    def _load(self, table: Table) -> None:
+        flat = table.data.view(np.uint8).reshape(-1) if table.data.size else np.zeros(0, np.uint8)
+        prefix = _prefix(table.name)
+        for key, page in self._scan(prefix):
+            start = int.from_bytes(key[len(prefix) :], "big") * self.page
+            flat[start : start + len(page)] = np.frombuffer(page, np.uint8)
+        self._hashes[table.name] = page_hashes(flat, self.page)
+
+    def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        assert self._db is not None
+        iterator = self._db.iter()
+        iterator.seek(prefix)
+        while iterator.valid():
+            key = iterator.key()
+            if not key.startswith(prefix):
+                break
+            yield key, iterator.value()
+            iterator.next()
+
+    # ---- commit
+
+    def commit(self, position: dict[str, Any]) -> int:
+        """Write what changed, and `position`, in one atomic batch; the number of bytes written."""
+        self.position = position
+        if self._db is None:
+            return 0
+        if self.read_only:
+            raise StateError(f"{self.path}: opened read-only")
+        batch = WriteBatch(raw_mode=True)
+        written = sum(self._put_pages(batch, table) for table in self.tables.values())
+        meta = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "page": self.page,
+            "tables": {name: table.describe() for name, table in self.tables.items()},
+            "values": {name: value.value for name, value in self.values.items()},
+            "counters": self.counters,
+            "position": position,
+        }
+        raw = msgspec.json.encode(meta)
+        batch.put(_META, raw)
+        fault.reach("checkpoint batch ready")
+        options = WriteOptions()
+        options.sync = self._sync
+        self._db.write(batch, options)
+        self._meta = meta
+        self.written_bytes += written + len(raw)
+        return written + len(raw)
+
+    def _put_pages(self, batch: WriteBatch, table: Table) -> int:
+        data = table.data
+        if data.size == 0:
+            return 0
+        flat = data.view(np.uint8).reshape(-1)
+        hashes = page_hashes(flat, self.page)
+        before = self._hashes.get(table.name)
+        changed = np.ones(len(hashes), bool)
+        if before is not None and len(before) == len(hashes):
+            changed = (hashes != before).any(axis=1)
+        elif before is not None and len(before) < len(hashes):
+            changed[: len(before)] = (hashes[: len(before)] != before).any(axis=1)
+        prefix, written = _prefix(table.name), 0
+        for page in np.flatnonzero(changed).tolist():
+            piece = flat[page * self.page : (page + 1) * self.page].tobytes()
+            batch.put(prefix + page.to_bytes(8, "big"), piece)
+            written += len(piece)
+        self._hashes[table.name] = hashes
+        return written
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each table in memory."""
+        return {name: table.data.nbytes for name, table in self.tables.items()}
+
+    def close(self) -> None:
+        """Give the folder's lock back; nothing is committed here."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self._secondary is not None:
+            shutil.rmtree(self._secondary, ignore_errors=True)
+            self._secondary = None
+
+
+def _prefix(table: str) -> bytes:
+    return b"p" + table.encode() + b"\0"
+
+
+def digest_value(table: str, value: Any) -> int:
+    """128-bit hash of one entry of a value that JSON can say.
+
+    >>> digest_value("reading", [1, 2]) == digest_value("reading", [1, 2])
+    True
+    """
+    raw = table.encode() + b"\0" + msgspec.json.encode(value, order="deterministic")
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=16).digest(), "big")

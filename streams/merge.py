@@ -1,0 +1,145 @@
+"""The merge rule, written once: rows of several sources leave in one total order, as soon as no source can bring an earlier.
+
+Each source has a clock that never falls. A row leaves once the least clock has passed it (`ts < clock`), in the order
+(ts, rank, id, id2, tie): an order of the row's own content, so that what a stage sees is a function of the *set* of
+rows, whatever was interleaved, and N shards give what one gives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph_store.kernel import kernel
+from .block import NO_CLOCK, Codes, Rows
+
+
+@kernel
+def _before(rows, a, b):  # type: ignore[no-untyped-def]
+    if rows["rank"][a] != rows["rank"][b]:
+        return rows["rank"][a] < rows["rank"][b]
+    if rows["id"][a] != rows["id"][b]:
+        return rows["id"][a] < rows["id"][b]
+    if rows["id2"][a] != rows["id2"][b]:
+        return rows["id2"][a] < rows["id2"][b]
+    return rows["tie"][a] < rows["tie"][b]
+
+
+@kernel
+def _order_ties(rows, order):  # type: ignore[no-untyped-def]
+    """Insertion sort inside each run of equal times; runs are short, and long ones fall back to `_sort_run`."""
+    n = order.shape[0]
+    i = 0
+    while i < n:
+        j = i + 1
+        ts = rows["ts"][order[i]]
+        while j < n and rows["ts"][order[j]] == ts:
+            j += 1
+        if j - i > 64:
+            _sort_run(rows, order, i, j)
+        else:
+            for k in range(i + 1, j):
+                row = order[k]
+                m = k - 1
+                while m >= i and _before(rows, row, order[m]):
+                    order[m + 1] = order[m]
+                    m -= 1
+                order[m + 1] = row
+        i = j
+
+
+@kernel
+def _sort_run(rows, order, start, end):  # type: ignore[no-untyped-def]
+    """Bottom-up merge sort of order[start:end]; stable."""
+    n = end - start
+    source = order[start:end].copy()
+    target = np.empty_like(source)
+    width = 1
+    while width < n:
+        for low in range(0, n, 2 * width):
+            mid, high = min(low + width, n), min(low + 2 * width, n)
+            i, j = low, mid
+            for k in range(low, high):
+                if i < mid and (j >= high or not _before(rows, source[j], source[i])):
+                    target[k] = source[i]
+                    i += 1
+                else:
+                    target[k] = source[j]
+                    j += 1
+        source, target = target, source
+        width *= 2
+    order[start:end] = source
+
+
+def total_order(rows: Rows) -> npt.NDArray[np.int64]:
+    """Indices that put `rows` into (ts, rank, id, id2, tie) order: int64[n]; stable.
+
+    Rows nearly in order of time cost little: the sort by time is a timsort, ties are sorted in a kernel.
+    """
+    ts = rows["ts"]
+    if len(ts) < 2 or bool((ts[1:] >= ts[:-1]).all()):
+        order = np.arange(len(ts))
+    else:
+        order = np.argsort(ts, kind="stable")
+    _order_ties(rows, order)
+    return order
+
+
+class Merge:
+    """Rows held until the least clock over the sources passes them.
+
+    Parameters
+    ----------
+    sources : how many sources there are; each starts at `NO_CLOCK`
+
+    Attributes
+    ----------
+    clocks : int64[sources]
+    """
+
+    def __init__(self, sources: int) -> None:
+        self.clocks = np.full(sources, NO_CLOCK, np.int64)
+        self._chunks: list[tuple[Rows, Codes]] = []
+
+    @property
+    def clock(self) -> int:
+        """The least clock over the sources, ms."""
+        return int(self.clocks.min())
+
+    @property
+    def held(self) -> int:
+        """How many rows wait."""
+        return sum(len(rows) for rows, _ in self._chunks)
+
+    def offer(self, rows: Rows, features: Codes) -> None:
+        """Hold `rows` (in any order) until `release`; the arrays must not change afterwards."""
+        if len(rows):
+            self._chunks.append((rows, features))
+
+    def release(self) -> tuple[Rows, Codes, npt.NDArray[np.int64]] | None:
+        """Rows below the clock, their features and their total order; None where there are none."""
+        clock = self.clock
+        out: list[tuple[Rows, Codes]] = []
+        kept: list[tuple[Rows, Codes]] = []
+        for rows, features in self._chunks:
+            ready = rows["ts"] < clock
+            count = int(np.count_nonzero(ready))
+            if count == len(rows):
+                out.append((rows, features))
+            elif count == 0:
+                kept.append((rows, features))
+            else:
+                out.append((rows[ready], features[ready]))
+                kept.append((rows[~ready], features[~ready]))
+        self._chunks = kept
+        if not out:
+            return None
+        rows = out[0][0] if len(out) == 1 else np.concatenate([r for r, _ in out])
+        features = out[0][1] if len(out) == 1 else np.concatenate([f for _, f in out])
+        return rows, features, total_order(rows)
+
+    def rows(self, empty_rows: Rows, empty_features: Codes) -> tuple[Rows, Codes]:
+        """All held rows with their features, as copies; the empty arrays where there are none."""
+        if not self._chunks:
+            return empty_rows, empty_features
+        return np.concatenate([r for r, _ in self._chunks]), np.concatenate([f for _, f in self._chunks])
