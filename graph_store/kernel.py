@@ -15,8 +15,12 @@ from typing import Any, TypeVar
 
 import numba
 
-SHARED = ("hash.py", "hash_index.py", "kernel.py")
-"""Files of this folder whose kernels others may call."""
+SHARED = (
+    "graph_store/hash.py", "graph_store/hash_index.py", "graph_store/kernel.py", "models/calibration/grid.py",
+    "models/prequential.py", "streams/attribution/emit.py", "streams/attribution/timers.py",
+    "streams/attribution/effects.py", "streams/attribution/orders.py",
+)  # fmt: skip
+"""Files whose kernels those of other files may call."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -27,10 +31,11 @@ def cache_folder() -> Path:
     >>> cache_folder().name.startswith("kernels-")
     True
     """
-    here = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parent.parent
     digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
     for name in SHARED:
-        digest.update((here / name).read_bytes())
+        if (root / name).exists():
+            digest.update((root / name).read_bytes())
     base = os.environ.get("THALWEG_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "thalweg"
     )

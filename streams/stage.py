@@ -190,7 +190,9 @@ class Stage(ABC):
     def _start_openings(self, ts: int) -> None:
         for opening in self._openings:
             if opening.next is None:
-                opening.next = (ts - opening.offset) // opening.period * opening.period + opening.period + opening.offset
+                opening.next = (
+                    (ts - opening.offset) // opening.period * opening.period + opening.period + opening.offset
+                )
 
     def _next_due(self, clock: int) -> int | None:
         """The least time at which an opening timer is due and which the clock has passed."""
@@ -218,9 +220,13 @@ class Stage(ABC):
             for name in _ORIGIN:
                 if name in (rows.dtype.names or ()):
                     rows[name] = 0
-            packed = np.concatenate(
-                [rows.view(np.uint8).reshape(len(rows), -1), features.view(np.uint8).reshape(len(rows), -1)], axis=1
-            ) if len(rows) else np.zeros((0, 1), np.uint8)
+            packed = (
+                np.concatenate(
+                    [rows.view(np.uint8).reshape(len(rows), -1), features.view(np.uint8).reshape(len(rows), -1)], axis=1
+                )
+                if len(rows)
+                else np.zeros((0, 1), np.uint8)
+            )
             total += digest_entries("held", packed)
         return total % 2**128
 

@@ -1,0 +1,256 @@
+"""The first stage: joins clicks, carts, purchases and returns to the impressions that earned them, and makes co-purchases.
+
+Reads one partition of thalweg.events; writes label operations (thalweg.labels) and signed co-purchases
+(thalweg.copurchases). Owns duplicates, the late path and the books of the events. The rules, case by case, are in
+ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ...graph_store.state_store import StateStore
+from ..block import NO_CLOCK, Block, Codes, Rows
+from ..configuration import Configuration
+from ..row import COPURCHASE_ROW, EVENT_ROW, LABEL_ROW, Type
+from ..stage import Order, Outputs, Stage
+from .emit import DONE, GROW_COPURCHASES, GROW_LABELS, GROW_PAIRS, GROW_REJECTS
+from .kernel import attribute_rows
+from .tables import BOOKS, Tables, rules
+
+_RING_FIELDS = {
+    "impressions": "impression_ends",
+    "seen": "seen_ends",
+    "seen_orders": "seen_orders_ends",
+    "waiting": "waiting_ends",
+    "waiting_skew": "waiting_skew_ends",
+    "purchases": "purchase_ends",
+    "pairs": "pair_ends",
+    "credits": "credit_ends",
+}
+_INDEX_NAMES = (
+    "label", "request", "item", "seen", "waiting", "waiting_skew", "line", "line_item", "line_order", "user", "pair",
+)  # fmt: skip
+State: Any = namedtuple(  # noqa: PYI024 - built from the two lists above; numba wants a plain namedtuple
+    "State",
+    [
+        *_RING_FIELDS,
+        *_RING_FIELDS.values(),
+        *(f"{name}_{part}" for name in _INDEX_NAMES for part in ("keys", "values", "count")),
+        "pointers",
+        "books",
+    ],
+)
+REASONS = ("id_conflict", "too_late")
+"""Reasons for which attribution sets a row aside: other content under a known event id; older than its memory."""
+
+
+class AttributionStage(Stage):
+    """Attribution of one partition of thalweg.events.
+
+    Example
+    -------
+    >>> from thalweg.streams.configuration import Configuration
+    >>> stage = AttributionStage(Configuration(), StateStore.memory(), sources=1)
+    >>> stage.digest()
+    0
+    """
+
+    name: ClassVar[str] = "attribution"
+    row_type: ClassVar[np.dtype[Any]] = EVENT_ROW
+    one_clock: ClassVar[bool] = True
+
+    def __init__(self, configuration: Configuration, store: StateStore, sources: int) -> None:
+        super().__init__(configuration, store, sources)
+        self._rules = rules(configuration.attribution)
+        self._tables = Tables(store)
+        self._used = np.zeros(3, np.int64)
+        self._labels = np.zeros(1 << 12, LABEL_ROW)
+        self._label_codes = np.zeros((1 << 12, self._width), np.uint32)
+        self._copurchases = np.zeros(1 << 12, COPURCHASE_ROW)
+        self._copurchase_codes = np.zeros((1 << 12, self._width), np.uint32)
+        self._rejects = np.zeros((256, 3), np.int64)
+        self._rejected: list[tuple[int, int, str, str]] = []
+
+    # ---- input
+
+    def intake(self, block: Block, rows: Rows) -> None:
+        """Count what was read: the rows, and what the log's reader dead-lettered before it."""
+        read = BOOKS.index("read")
+        for type_, count in enumerate(np.bincount(rows["rank"], minlength=len(Type)).tolist()):
+            self._tables.books[type_, read] += count
+        for (kind, reason), count in block.rejected.items():
+            self.store.count(f"dead_lettered.{kind}.{reason}", count)
+
+    def _accept(self, block: Block, rows: Rows, features: Codes) -> None:
+        """Rows on time are merged; a row below the clock it is stamped with is applied at once, at that clock."""
+        stamps = np.maximum.accumulate(np.maximum(rows["clock"], self.clock)) if len(rows) else rows["clock"]
+        late = np.flatnonzero(rows["ts"] < stamps)
+        begin = 0
+        while len(late):
+            first = int(late[0])
+            run = int(np.searchsorted(stamps, stamps[first], "right"))
+            following = late[(late < run)]
+            consecutive = int(np.argmin(np.append(following == first + np.arange(len(following)), False)))
+            end = first + consecutive
+            self.merge.offer(rows[begin:first], features[begin:first])
+            self._advance(0, int(stamps[first]))
+            order = np.arange(first, end)
+            self._run(rows, features, order, int(stamps[first]), NO_CLOCK)
+            begin, late = end, late[consecutive:]
+        self.merge.offer(rows[begin:], features[begin:])
+        self._advance(0, block.clock if not len(rows) else max(block.clock, int(stamps[-1])))
+
+    def apply(self, rows: Rows, features: Codes, order: Order, before: int) -> None:
+        """See the base class."""
+        self._run(rows, features, order, NO_CLOCK, before)
+
+    def _run(self, rows: Rows, features: Codes, order: Order, clock: int, before: int) -> None:
+        self._reserve(rows, order)
+        begin = 0
+        while True:
+            first_reject = int(self._used[2])
+            status, begin = attribute_rows(
+                self._state(), self._rules, rows, features, order, begin, clock, before, self._labels,
+                self._label_codes, self._copurchases, self._copurchase_codes, self._used, self._rejects,
+            )  # fmt: skip
+            for row, reason, kind in self._rejects[first_reject : self._used[2]].tolist():
+                origin = rows[row]
+                self._rejected.append(
+                    (int(origin["source"]), int(origin["offset"]), REASONS[reason], Type(kind).name.lower())
+                )
+            if status == DONE:
+                return
+            self._grow(status)
+
+    def _reserve(self, rows: Rows, order: Order) -> None:
+        """Room for one entry a row of its type in every table; pairs and outputs grow on demand."""
+        counts = np.bincount(rows["rank"][order], minlength=len(Type))
+        views, buys = int(counts[Type.IMPRESSION]), int(counts[Type.PURCHASE])
+        returns = int(counts[Type.RETURN])
+        effects = int(counts[Type.CLICK] + counts[Type.ADD_TO_CART]) + buys + returns
+        rings, indexes = self._tables.rings, self._tables.indexes
+        waiting = len(rings["waiting"]) + len(rings["waiting_skew"])
+        for name, more in (
+            ("impressions", views), ("seen", len(order)), ("seen_orders", buys + returns), ("waiting", effects),
+            ("waiting_skew", effects), ("purchases", buys), ("credits", buys + waiting),
+        ):  # fmt: skip
+            rings[name].reserve(more)
+        for name, more in (
+            ("label", views), ("request", views), ("item", views), ("seen", len(order)), ("waiting", effects),
+            ("waiting_skew", effects), ("line", buys), ("line_item", buys), ("line_order", buys), ("user", buys),
+        ):  # fmt: skip
+            indexes[name].reserve(more)
+        self._tables.rings["pairs"].reserve(self._rules.history)
+        indexes["pair"].reserve(self._rules.history)
+
+    def _grow(self, status: int) -> None:
+        if status == GROW_LABELS:
+            self._labels = np.resize(self._labels, 2 * len(self._labels))
+            self._label_codes = np.resize(self._label_codes, (len(self._labels), self._width))
+            self._label_codes[self._used[0] :] = 0
+        elif status == GROW_COPURCHASES:
+            self._copurchases = np.resize(self._copurchases, 2 * len(self._copurchases))
+            self._copurchase_codes = np.resize(self._copurchase_codes, (len(self._copurchases), self._width))
+            self._copurchase_codes[self._used[1] :] = 0
+        elif status == GROW_PAIRS:
+            more = max(self._rules.history, len(self._tables.rings["pairs"]))
+            self._tables.rings["pairs"].reserve(more)
+            self._tables.indexes["pair"].reserve(more)
+        elif status == GROW_REJECTS:
+            self._rejects = np.resize(self._rejects, (2 * len(self._rejects), 3))
+
+    def _state(self) -> Any:
+        rings, indexes = self._tables.rings, self._tables.indexes
+        parts = (index_part for name in _INDEX_NAMES for index_part in (
+            indexes[name].keys, indexes[name].values, indexes[name].count,
+        ))  # fmt: skip
+        return State(
+            *(rings[name].rows for name in _RING_FIELDS), *(rings[name].ends for name in _RING_FIELDS), *parts,
+            self._tables.pointers, self._tables.books,
+        )  # fmt: skip
+
+    # ---- output
+
+    def take(self) -> Outputs:
+        """Label operations and co-purchases emitted since the last call."""
+        labels, copurchases = int(self._used[0]), int(self._used[1])
+        out = {
+            "labels": (self._labels[:labels].copy(), self._label_codes[:labels].copy()),
+            "copurchases": (self._copurchases[:copurchases].copy(), self._copurchase_codes[:copurchases].copy()),
+        }
+        self._label_codes[:labels] = 0
+        self._copurchase_codes[:copurchases] = 0
+        self._used[:] = 0
+        return out
+
+    def take_rejected(self) -> list[tuple[int, int, str, str]]:
+        """(source, offset, reason, type) of the rows set aside since the last call."""
+        out, self._rejected = self._rejected, []
+        return out
+
+    def books(self) -> dict[str, dict[str, int]]:
+        """The books, by type: each term as counted at its own site, with what is held and what waits right now."""
+        rows, _ = self._held_rows()
+        held = np.bincount(rows["rank"], minlength=len(Type))
+        waiting = np.zeros(len(Type), np.int64)
+        for name in ("waiting", "waiting_skew"):
+            entries = self._tables.rings[name].entries()
+            waiting += np.bincount(entries["type"][entries["alive"] == 1], minlength=len(Type))
+        dead: dict[str, int] = {}
+        for counter, count in self.store.counters.items():
+            if counter.startswith("dead_lettered."):
+                kind = counter.split(".")[1]
+                dead[kind] = dead.get(kind, 0) + count
+        out = {}
+        for type_ in Type:
+            name = type_.name.lower()
+            terms = dict(zip(BOOKS, self._tables.books[type_].tolist(), strict=True))
+            terms["dead_lettered"] = dead.get(name, 0) + terms["conflict"]
+            terms["read"] += dead.pop(name, 0)
+            out[name] = {**terms, "held": int(held[type_]), "waiting": int(waiting[type_])}
+        if dead:
+            out["unknown"] = {"read": sum(dead.values()), "dead_lettered": sum(dead.values())}
+        return out
+
+    # ---- digest
+
+    def entries(self) -> Iterator[tuple[str, Rows]]:
+        """See the base class."""
+        rings = self._tables.rings
+        for name, fields in (
+            ("impressions", ("label", "request", "content", "key", "item", "user", "ts", "effective", "clicked", "carted", "expired")),
+            ("seen", ("key", "content", "effective")),
+            ("seen_orders", ("key", "content", "effective")),
+            ("waiting", ("cause", "event", "type", "ts", "effective", "quantity", "alive")),
+            ("waiting_skew", ("cause", "event", "type", "ts", "effective", "quantity", "alive")),
+            ("purchases", ("key", "user", "order", "item", "line", "event", "ts", "effective", "quantity", "left", "pair_count")),
+            ("pairs", ("key", "weight", "ts", "effective", "alive")),
+            ("credits", ("label", "key", "item", "user", "ts", "effective", "lines", "toggles")),
+        ):  # fmt: skip
+            yield name, project(rings[name].entries(), fields)
+
+    def impressions(self) -> npt.NDArray[Any]:
+        """Entries of the impressions remembered, oldest first."""
+        return self._tables.rings["impressions"].entries()
+
+    def purchases(self) -> npt.NDArray[Any]:
+        """Entries of the order lines remembered, oldest first."""
+        return self._tables.rings["purchases"].entries()
+
+
+def project(rows: Rows, fields: tuple[str, ...]) -> Rows:
+    """The named fields of `rows`, packed: what of an entry is logical.
+
+    >>> project(np.zeros(2, np.dtype([("a", "<i8"), ("b", "<i8")])), ("b",)).dtype.names
+    ('b',)
+    """
+    out = np.empty(len(rows), np.dtype([(name, rows.dtype[name]) for name in fields]))
+    for name in fields:
+        out[name] = rows[name]
+    return out
