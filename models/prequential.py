@@ -64,7 +64,10 @@ def observe(weeks, sums, total, histogram, dropped, week, predictor, probability
     brier = np.int64(math.floor((p - label) * (p - label) * SCALE + 0.5))
     fixed = np.int64(math.floor(p * SCALE + 0.5))
     place = np.int64(math.floor((logit + LOGIT_LIMIT) * (BINS / (2.0 * LOGIT_LIMIT))))
-    place = min(max(place, 0), BINS - 1)
+    if place < 0:
+        place = np.int64(0)
+    elif place >= BINS:
+        place = np.int64(BINS - 1)
     histogram[predictor, 1 if label == 1 else 0, place] += sign
     histogram[predictor, 2, place] += sign * fixed
     _add(total[predictor], sign, label, loss, brier, fixed)

@@ -1,0 +1,158 @@
+"""What a reading was worth: an epoch's integers scored against the reading that was frozen before it.
+
+Log-loss, Brier score and calibration error follow exactly from (trials, positives) by cell and the rate that the
+reading gives each cell; no state per impression is needed. The raw score stands for itself by the middle of its bin.
+Only matured epochs are scored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..prequential import calibration_error, paired_interval
+from .grid import Grid
+from .reading import Reading, log_loss_sum
+from .shelf import Shelf
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Quality of probabilities over some trials.
+
+    Attributes
+    ----------
+    log_loss, brier : means a trial
+    ratio : sum of probabilities over positives
+    error : debiased calibration error, 15 groups of equal mass (`prequential.calibration_error`)
+    """
+
+    log_loss: float
+    brier: float
+    ratio: float
+    error: float
+
+
+@dataclass(frozen=True)
+class EpochScore:
+    """One matured epoch beside its reading: raw and calibrated, and the cut as it turned out.
+
+    Attributes
+    ----------
+    precision, recall : realised at the reading's thresholds; `selected` trials were at or above them
+    """
+
+    epoch: int
+    trials: int
+    positives: int
+    levels: int
+    raw: Score
+    calibrated: Score
+    selected: int
+    precision: float
+    recall: float
+
+
+def score(rate: F64, trials: F64, positives: F64) -> Score:
+    """Score of `rate` on cells with counts `trials` and `positives`, all of one shape.
+
+    >>> s = score(np.array([0.25, 0.75]), np.array([4.0, 4.0]), np.array([1.0, 3.0]))
+    >>> round(s.log_loss, 4), s.brier, s.ratio, s.error
+    (0.5623, 0.1875, 1.0, 0.0)
+    """
+    total, found = float(trials.sum()), float(positives.sum())
+    if not total:
+        return Score(math.nan, math.nan, math.nan, math.nan)
+    rate, trials, positives = rate.ravel(), trials.ravel(), positives.ravel()
+    brier = float((positives * (1.0 - rate) ** 2 + (trials - positives) * rate**2).sum()) / total
+    expected = trials * rate
+    order = np.argsort(rate, kind="stable")
+    error = calibration_error(trials[order], positives[order], expected[order], 15)
+    ratio = float(expected.sum()) / found if found else math.nan
+    return Score(log_loss_sum(rate, trials, positives) / total, brier, ratio, error)
+
+
+def rates_of(grid: Grid, reading: Reading) -> tuple[F64, F64, npt.NDArray[np.bool_]]:
+    """(raw, calibrated, selected) for each cell, [score_bins, uncertainty_bins]."""
+    shape = (grid.shape.score_bins, grid.shape.uncertainty_bins)
+    raw = 1.0 / (1.0 + np.exp(-grid.shape.midpoints()))
+    calibrated = np.clip(reading.rate.astype(np.float64), 1e-9, 1.0 - 1e-9)[reading.level_of].T
+    selected = np.arange(shape[0])[:, None] >= reading.thresholds[reading.level_of][None, :]
+    return np.broadcast_to(raw[:, None], shape), calibrated, selected
+
+
+def score_epoch(grid: Grid, reading: Reading) -> EpochScore | None:
+    """The reading's own epoch, scored from what the grid says now; None where the grid holds nothing of it."""
+    counts = grid.cells_of(reading.epoch)
+    if counts is None or not counts[0].sum():
+        return None
+    trials, positives = counts
+    raw, calibrated, selected = rates_of(grid, reading)
+    chosen, hits, found = float(trials[selected].sum()), float(positives[selected].sum()), float(positives.sum())
+    return EpochScore(
+        reading.epoch, int(trials.sum()), int(found), reading.levels,
+        score(raw, trials, positives), score(calibrated, trials, positives),
+        int(chosen), hits / chosen if chosen else math.nan, hits / found if found else math.nan,
+    )  # fmt: skip
+
+
+def matured(grid: Grid, shelf: Shelf, last: int) -> list[EpochScore]:
+    """Scores of the epochs up to `last` that have a reading made from at least one matured trial, oldest first.
+
+    >>> from .grid import Shape
+    >>> matured(Grid.empty(Shape(8, 4)), Shelf.empty(Shape(8, 4), 1), 5)
+    []
+    """
+    readings = [reading for reading in shelf if reading.epoch <= last and reading.trials]
+    scores = (score_epoch(grid, reading) for reading in readings)
+    return [epoch for epoch in scores if epoch is not None]
+
+
+def summary(scores: Iterable[EpochScore], epochs_a_block: int = 7) -> dict[str, Any]:
+    """Totals over epochs, and the paired difference of log-loss, calibrated minus raw, by blocks of a week.
+
+    Means weigh epochs by trials (the calibration errors too). `difference` has its 95 % interval in `low`, `high`:
+    all below 0 means that calibration helps.
+
+    >>> summary([])["epochs"]
+    0
+    """
+    rows = list(scores)
+    trials = np.array([row.trials for row in rows], np.float64)
+    positives = np.array([row.positives for row in rows], np.float64)
+    selected = np.array([row.selected for row in rows], np.float64)
+    hits = np.array([row.precision * row.selected if row.selected else 0.0 for row in rows])
+    gaps = trials * np.array([row.calibrated.log_loss - row.raw.log_loss for row in rows], np.float64)
+    block = np.array([row.epoch // epochs_a_block for row in rows], np.int64)
+    _, block = np.unique(block, return_inverse=True)
+    weeks = len(np.unique(block))
+    paired = paired_interval(
+        np.bincount(block, gaps, weeks).astype(np.float64), np.bincount(block, trials, weeks).astype(np.float64)
+    )
+    total = float(trials.sum())
+    return {
+        "epochs": len(rows),
+        "trials": int(total),
+        "positives": int(positives.sum()),
+        "epochs_with_levels": sum(row.levels > 1 for row in rows),
+        "raw": _mean([row.raw for row in rows], trials),
+        "calibrated": _mean([row.calibrated for row in rows], trials),
+        "log_loss_difference": paired.difference,
+        "low": paired.low,
+        "high": paired.high,
+        "precision": float(hits.sum() / selected.sum()) if selected.sum() else math.nan,
+        "recall": float(hits.sum() / positives.sum()) if positives.sum() else math.nan,
+    }
+
+
+def _mean(scores: list[Score], trials: F64) -> dict[str, float]:
+    if not scores:
+        return {}
+    return {name: float(np.average([asdict(s)[name] for s in scores], weights=trials)) for name in asdict(scores[0])}

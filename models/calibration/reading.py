@@ -1,0 +1,209 @@
+"""A reading: what the grid's integers say at an epoch's start, frozen; it applies to the impressions of that epoch.
+
+The way from integers to rates:
+
+1. Only matured epochs count: those whose last impression's attribution window has closed. Older ones weigh less, by
+   half each `half_life`.
+2. Uncertainty bins are merged into levels of about equal positives.
+3. In each level a shrunk Platt map is the mean of a Beta prior in each score bin; the counts are the residual; pooling
+   adjacent violators makes the rate rise with the score; the posterior gives the interval.
+4. Epochs are dealt into `FOLDS` folds by number. Rates fitted on the other folds are judged on each: the levels enter
+   service only where they beat a single level there, by more than chance over folds and by more than random levels
+   do (the control: any levels at all look good on the data they were fitted on).
+5. The cut is chosen on the same held-out counts, see `threshold`. Then the rates are fitted once more on all folds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .beta import credible_interval
+from .grid import Grid
+from .isotonic import pool_adjacent
+from .levels import by_level, form_levels
+from .platt import LEVEL_RIDGE, POOLED_RIDGE, fit_platt
+from .threshold import Cut, choose_cut, thresholds
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+FOLDS = 4
+HALF_LIVES = 8
+"""Epochs older than so many half-lives (a weight of 1/256) are not read: that bounds the work of a reading."""
+STRENGTH = 25.0
+"""Of a score bin's prior: one over the variance of its logit around Platt's map, so a standard deviation of 0.2."""
+INTERVAL = 0.9
+"""Mass of the credible interval."""
+SEED = 0x7265_6164_696E_6721
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How readings are made.
+
+    Attributes
+    ----------
+    levels : most levels a reading has
+    evidence : positives a level needs (decayed)
+    half_life : in epochs
+    maturity : epoch k is read from epochs up to k - maturity
+    precision : asked of the cut; 0: maximal F1
+
+    >>> Rules(maturity=8).last_mature(10)
+    2
+    """
+
+    levels: int = 4
+    evidence: float = 200.0
+    half_life: float = 28.0
+    maturity: int = 8
+    precision: float = 0.0
+
+    def last_mature(self, epoch: int) -> int:
+        """Latest epoch whose labels are all known when `epoch` begins."""
+        return epoch - self.maturity
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rates, intervals and thresholds for the impressions of one epoch.
+
+    Attributes
+    ----------
+    epoch : the epoch it applies to, and at whose start it was made
+    first, last : the matured epochs that were read (last < first: none yet)
+    trials, positives : whole numbers behind it, before decay
+    level_of : uint8[uncertainty_bins], level of each uncertainty bin, 0 the surest
+    rate, low, high : float32[levels, score_bins], calibrated probability and its 90 % interval
+    thresholds : int64[levels], first score bin selected; score_bins: none
+    cut : the cut on the rate; 0: nothing known, all pass; infinity: the precision asked for is out of reach
+    precision, recall : of the cut on epochs that its rates were not fitted on
+    gain, control : held-out log-loss a trial that levels save over one level, and that random levels save; NaN where
+        there was evidence for one level only
+    """
+
+    epoch: int
+    first: int
+    last: int
+    trials: int
+    positives: int
+    level_of: npt.NDArray[np.uint8]
+    rate: npt.NDArray[np.float32]
+    low: npt.NDArray[np.float32]
+    high: npt.NDArray[np.float32]
+    thresholds: I64
+    cut: float
+    precision: float
+    recall: float
+    gain: float
+    control: float
+
+    @property
+    def levels(self) -> int:
+        """Number of levels in service."""
+        return len(self.rate)
+
+
+def fit_rates(trials: F64, positives: F64, logits: F64) -> tuple[F64, F64]:
+    """Posterior (alpha, beta) of the rate in each level and score bin, float64[levels, score_bins] each.
+
+    The mean alpha / (alpha + beta) rises with the score. `trials` and `positives` float64[levels, score_bins] may be
+    decayed; `logits` float64[score_bins] are the bins' raw scores.
+
+    >>> alpha, beta = fit_rates(np.zeros((1, 2)), np.zeros((1, 2)), np.array([-1.0, 1.0]))
+    >>> (alpha / (alpha + beta)).round(3).tolist()
+    [[0.269, 0.731]]
+    """
+    positives = np.clip(positives, 0.0, trials)
+    pooled = positives.sum(axis=0)
+    found = float(pooled.sum())
+    centre = float((pooled * logits).sum()) / found if found > 0 else 0.0
+    shifted = logits - centre
+    prior = fit_platt(trials.sum(axis=0), pooled, shifted, (centre, 1.0), POOLED_RIDGE)
+    alpha, beta = np.empty(trials.shape), np.empty(trials.shape)
+    for k in range(len(trials)):
+        a, b = prior
+        if len(trials) > 1:
+            a, b = fit_platt(trials[k], positives[k], shifted, prior, LEVEL_RIDGE)
+        mean = 1.0 / (1.0 + np.array([math.exp(-z) for z in np.clip(a + b * shifted, -30.0, 30.0).tolist()]))
+        evidence = float(positives[k].sum())
+        strength = (1.0 + STRENGTH * evidence / (evidence + STRENGTH)) / (mean * (1.0 - mean))
+        hits, total = pool_adjacent(positives[k] + strength * mean, trials[k] + strength)
+        alpha[k], beta[k] = hits, total - hits
+    return alpha, beta
+
+
+def held_out(trials: F64, positives: F64, logits: F64) -> tuple[F64, F64]:
+    """Rates for each fold fitted on the other folds, and the log-loss they make on the fold.
+
+    `trials`, `positives` float64[folds, levels, score_bins]. Returns (rates, same shape; losses float64[folds], sums).
+    """
+    rates, losses = np.empty(trials.shape), np.empty(len(trials))
+    for f in range(len(trials)):
+        others = np.arange(len(trials)) != f
+        alpha, beta = fit_rates(trials[others].sum(axis=0), positives[others].sum(axis=0), logits)
+        rates[f] = alpha / (alpha + beta)
+        losses[f] = log_loss_sum(rates[f], trials[f], positives[f])
+    return rates, losses
+
+
+def log_loss_sum(rate: F64, trials: F64, positives: F64) -> float:
+    """Log-loss in nats, summed over cells, of rates where `positives` of `trials` came true.
+
+    >>> round(log_loss_sum(np.array([0.5]), np.array([2.0]), np.array([1.0])), 4)
+    1.3863
+    """
+    return -float((positives * np.log(rate) + (trials - positives) * np.log1p(-rate)).sum())
+
+
+def make_reading(grid: Grid, epoch: int, rules: Rules) -> Reading:
+    """The reading for `epoch`, from what `grid` says now. Without any matured label it gives the raw score back.
+
+    >>> from .grid import Shape
+    >>> reading = make_reading(Grid.empty(Shape(8, 4, -2.0, 2.0)), 20, Rules())
+    >>> reading.levels, reading.trials, reading.cut, reading.rate.round(2)[0].tolist()[3:5]
+    (1, 0, 0.0, [0.4399999976158142, 0.5600000023841858])
+    """
+    last = rules.last_mature(epoch)
+    first = last - min(math.ceil(HALF_LIVES * rules.half_life), grid.shape.epochs_kept - rules.maturity) + 1
+    keep = 2.0 ** (-1.0 / rules.half_life)
+    logits = grid.shape.midpoints()
+    cells, hits, trials, positives = grid.decayed(first, last, keep, FOLDS)
+    level_of = form_levels(hits.sum(axis=(0, 1)), rules.levels, rules.evidence)
+    one = np.zeros(grid.shape.uncertainty_bins, np.int64)
+    single = by_level(cells, one), by_level(hits, one)
+    rates, losses = held_out(*single, logits)
+    gain = control = math.nan
+    counts = single
+    if level_of.max() > 0:
+        several = by_level(cells, level_of), by_level(hits, level_of)
+        shares = several[1].sum(axis=(0, 2))
+        random = grid.shuffled(first, last, keep, FOLDS, shares / shares.sum(), SEED ^ (epoch & 0xFFFF_FFFF))
+        level_rates, level_losses = held_out(*several, logits)
+        total = float(cells.sum())
+        saved = losses - level_losses
+        gain, control = float(saved.sum()) / total, float((losses - held_out(*random, logits)[1]).sum()) / total
+        if gain > max(control, 0.0) and float(saved.mean()) > float(saved.std(ddof=1)) / math.sqrt(FOLDS):
+            counts, rates = several, level_rates
+        else:
+            level_of = one
+    cut = choose_cut(rates.ravel(), counts[0].ravel(), counts[1].ravel(), rules.precision)
+    return _freeze(epoch, (first, last, trials, positives), level_of, counts, logits, cut, (gain, control))
+
+
+def _freeze(
+    epoch: int, behind: tuple[int, int, int, int], level_of: I64, counts: tuple[F64, F64], logits: F64, cut: Cut,
+    gains: tuple[float, float],
+) -> Reading:  # fmt: skip
+    alpha, beta = fit_rates(counts[0].sum(axis=0), counts[1].sum(axis=0), logits)
+    rate = alpha / (alpha + beta)
+    low, high = credible_interval(alpha.ravel(), beta.ravel(), INTERVAL)
+    return Reading(
+        epoch, *behind, level_of.astype(np.uint8), rate.astype(np.float32),
+        low.reshape(rate.shape).astype(np.float32), high.reshape(rate.shape).astype(np.float32),
+        thresholds(rate, cut.rate), cut.rate, cut.precision, cut.recall, *gains,
+    )  # fmt: skip
