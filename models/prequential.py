@@ -87,7 +87,7 @@ def observe(weeks, sums, total, histogram, dropped, week, predictor, probability
 
 @kernel
 def observe_many(weeks, sums, total, histogram, dropped, ts, predictor, probability, label):  # type: ignore[no-untyped-def]
-    """`observe` for each row in order: `ts` int64[n] ms of the impressions, `probability` float64[n], `label` int[n]."""
+    """`observe` for each row in order: `ts` int64[n] ms of impressions, `probability` float64[n], `label` int[n]."""
     for i in range(ts.shape[0]):
         observe(weeks, sums, total, histogram, dropped, ts[i] // WEEK, predictor, probability[i], np.int64(label[i]), 1)
 
@@ -234,8 +234,9 @@ class Prequential:
 
         >>> p = Prequential.empty()
         >>> for week in range(3):
+        ...     ts, label = np.full(2 + week, week * WEEK), np.zeros(2 + week, int)
         ...     for k, q in ((MODEL, 0.2), (ITEM_RATE, 0.5)):
-        ...         observe_many(*p.arrays(), np.full(2 + week, week * WEEK), k, np.full(2 + week, q), np.zeros(2 + week, int))
+        ...         observe_many(*p.arrays(), ts, k, np.full(len(ts), q), label)
         >>> p.paired().high < 0, p.paired().weeks
         (True, 3)
         """

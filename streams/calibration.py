@@ -13,11 +13,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..graph_store.state_store import StateStore
-from ..models.calibration.evaluation import EpochScore, matured
-from ..models.calibration.grid import DROPPED, Grid, Shape
-from ..models.calibration.reading import Reading, Rules, make_reading
-from ..models.calibration.shelf import Shelf
+from thalweg.graph_store.state_store import StateStore
+from thalweg.models.calibration.evaluation import EpochScore, matured
+from thalweg.models.calibration.grid import DROPPED, Grid, Shape
+from thalweg.models.calibration.reading import Reading, Rules, make_reading
+from thalweg.models.calibration.shelf import Shelf
+
 from .block import Codes, Rows
 from .configuration import Configuration, ConfigurationError
 from .row import OUTCOME_ROW
@@ -65,8 +66,8 @@ def reading_rules(configuration: Configuration) -> Rules:
     wait = -(-int(configuration.attribution.window) // int(c.epoch))
     if c.epochs_kept <= wait + 1:
         raise ConfigurationError(
-            f"calibration.epochs_kept = {c.epochs_kept}: epochs of {c.epoch} mature {wait + 1} epochs later (attribution."
-            f"window = {configuration.attribution.window}), so none would ever be read; keep more than {wait + 1}"
+            f"calibration.epochs_kept = {c.epochs_kept}: epochs of {c.epoch} mature {wait + 1} epochs later ("
+            f"attribution.window = {configuration.attribution.window}), so none is ever read; keep over {wait + 1}"
         )
     return Rules(c.levels, float(c.evidence), c.half_life / c.epoch, 1 + wait, c.precision)
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..prequential import calibration_error, paired_interval
+from thalweg.models.prequential import calibration_error, paired_interval
+
 from .grid import Grid
 from .reading import Reading, log_loss_sum
 from .shelf import Shelf

@@ -41,8 +41,8 @@ def cell_of(  # type: ignore[no-untyped-def]
 ):
     """Cell of a prediction; values outside the grid fall into an outer bin, NaN into the lowest.
 
-    >>> int(cell_of(-9.0, -16.0, -9.0, 5.0, 256, -16.0, 0.0, 32)), int(cell_of(99.0, 0.0, -9.0, 5.0, 256, -16.0, 0.0, 32))
-    (0, 8191)
+    >>> [int(cell_of(z, u, -9.0, 5.0, 256, -16.0, 0.0, 32)) for z, u in ((-9.0, -16.0), (99.0, 0.0))]
+    [0, 8191]
     """
     s = (logit - score_low) * (score_bins / (score_high - score_low))
     u = (uncertainty - uncertainty_low) * (uncertainty_bins / (uncertainty_high - uncertainty_low))

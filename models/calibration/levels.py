@@ -38,7 +38,9 @@ def form_levels(positives: F64, levels: int, evidence: float) -> I64:
 
 
 def by_level(counts: F64, level_of: I64) -> F64:
-    """Sum over uncertainty bins by level: float64[..., score_bins, uncertainty_bins] -> float64[..., levels, score_bins].
+    """Sum over the uncertainty bins of each level.
+
+    float64[..., score_bins, uncertainty_bins] -> float64[..., levels, score_bins].
 
     >>> by_level(np.array([[1.0, 2.0, 4.0]]), np.array([0, 0, 1])).tolist()
     [[3.0], [4.0]]
