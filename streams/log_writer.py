@@ -17,8 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .event import FIELDS
+
 ROW_GROUP = 100_000
 WORD = pa.dictionary(pa.int32(), pa.string())
+REPEATING = ("user_id", "item_id", "currency")
+"""Canonical fields that are written as dictionary columns."""
 
 
 def log_schema(words: Sequence[str] = (), numbers: Sequence[str] = ()) -> pa.Schema:
@@ -27,11 +31,7 @@ def log_schema(words: Sequence[str] = (), numbers: Sequence[str] = ()) -> pa.Sch
     >>> log_schema(["channel"]).field("channel").type == WORD
     True
     """
-    fields = {
-        "event_id": pa.string(), "type": pa.int8(), "ts": pa.int64(), "user_id": WORD, "item_id": WORD,
-        "impression_id": pa.string(), "request_id": pa.string(), "order_id": pa.string(), "line": pa.string(),
-        "position": pa.int32(), "price": pa.float64(), "currency": WORD, "quantity": pa.int64(),
-    }  # fmt: skip
+    fields = {field.name: WORD if field.name in REPEATING else field.arrow for field in FIELDS}
     return pa.schema([*fields.items(), *((name, WORD) for name in words), *((name, pa.float64()) for name in numbers)])
 
 
