@@ -113,8 +113,8 @@ class CalibrationStage(Stage):
         return [Opening("reading", int(self.configuration.calibration.epoch), 1, self._read)]
 
     def entries(self) -> Iterator[tuple[str, Rows]]:
-        """Cells that hold anything, and the readings."""
-        yield "cells", self.grid.entries()
+        """Each epoch with the digest of its cells, each reading with the print of its values."""
+        yield "cells", self.grid.digests()
         yield "readings", self.shelf.entries()
 
     def take(self) -> Outputs:

@@ -43,6 +43,14 @@ def _fraction(x, a, b):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _below(x, a, b, scale):  # type: ignore[no-untyped-def]
+    front = math.exp(scale + a * math.log(x) + b * math.log1p(-x))
+    if x < (a + 1.0) / (a + b + 2.0):
+        return front * _fraction(x, a, b) / a
+    return 1.0 - front * _fraction(1.0 - x, b, a) / b
+
+
+@kernel
 def incomplete_beta(x, a, b):  # type: ignore[no-untyped-def]
     """I_x(a, b): the probability that a Beta(a, b) variable is below x; a, b > 0.
 
@@ -53,10 +61,35 @@ def incomplete_beta(x, a, b):  # type: ignore[no-untyped-def]
         return 0.0
     if x >= 1.0:
         return 1.0
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    if x < (a + 1.0) / (a + b + 2.0):
-        return front * _fraction(x, a, b) / a
-    return 1.0 - front * _fraction(1.0 - x, b, a) / b
+    return _below(x, a, b, math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b))
+
+
+@kernel
+def _quantile(q, a, b, start):  # type: ignore[no-untyped-def]
+    if q <= 0.0:
+        return 0.0
+    if q >= 1.0:
+        return 1.0
+    low, high = 0.0, 1.0
+    x = start
+    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    for _ in range(200):
+        gap = _below(x, a, b, scale) - q
+        if gap > 0.0:
+            high = x
+        else:
+            low = x
+        slope = math.exp(scale + (a - 1.0) * math.log(x) + (b - 1.0) * math.log1p(-x))
+        new = x - gap / slope if slope > 0.0 else -1.0
+        inside = low < new < high
+        if not inside:
+            new = 0.5 * (low + high)
+        if new == x or new <= 0.0 or new >= 1.0:
+            break
+        x = new
+        if inside and abs(gap) < 1e-7:  # Newton's next gap is of the order of this one's square
+            break
+    return x
 
 
 @kernel
@@ -66,39 +99,18 @@ def beta_quantile(q, a, b):  # type: ignore[no-untyped-def]
     >>> round(beta_quantile(0.5, 3.0, 3.0), 10)
     0.5
     """
-    if q <= 0.0:
-        return 0.0
-    if q >= 1.0:
-        return 1.0
-    low, high = 0.0, 1.0
-    x = a / (a + b)
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    for _ in range(200):
-        gap = incomplete_beta(x, a, b) - q
-        if abs(gap) < 1e-13:
-            break
-        if gap > 0.0:
-            high = x
-        else:
-            low = x
-        slope = math.exp(scale + (a - 1.0) * math.log(x) + (b - 1.0) * math.log1p(-x))
-        new = x - gap / slope if slope > 0.0 else -1.0
-        if not low < new < high:
-            new = 0.5 * (low + high)
-        if new == x or new <= 0.0 or new >= 1.0:
-            break
-        x = new
-    return x
+    return _quantile(q, a, b, a / (a + b))
 
 
 @kernel
-def _intervals(alpha, beta, tail, low, high):  # type: ignore[no-untyped-def]
+def _intervals(alpha, beta, tail, z, low, high):  # type: ignore[no-untyped-def]
     for i in range(alpha.shape[0]):
         if i > 0 and alpha[i] == alpha[i - 1] and beta[i] == beta[i - 1]:
             low[i], high[i] = low[i - 1], high[i - 1]
             continue
-        low[i] = beta_quantile(tail, alpha[i], beta[i])
-        high[i] = beta_quantile(1.0 - tail, alpha[i], beta[i])
+        centre, reach = math.log(alpha[i] / beta[i]), z * math.sqrt(1.0 / alpha[i] + 1.0 / beta[i])
+        low[i] = _quantile(tail, alpha[i], beta[i], 1.0 / (1.0 + math.exp(reach - centre)))
+        high[i] = _quantile(1.0 - tail, alpha[i], beta[i], 1.0 / (1.0 + math.exp(-reach - centre)))
 
 
 def credible_interval(alpha: F64, beta: F64, mass: float = 0.9) -> tuple[F64, F64]:
@@ -109,9 +121,8 @@ def credible_interval(alpha: F64, beta: F64, mass: float = 0.9) -> tuple[F64, F6
     (0.05, 0.95)
     """
     low, high = np.empty(len(alpha)), np.empty(len(alpha))
-    _intervals(
-        np.ascontiguousarray(alpha, np.float64), np.ascontiguousarray(beta, np.float64), (1.0 - mass) / 2, low, high
-    )
+    alpha, beta = np.ascontiguousarray(alpha, np.float64), np.ascontiguousarray(beta, np.float64)
+    _intervals(alpha, beta, (1.0 - mass) / 2, student_quantile((1.0 + mass) / 2, 1e6), low, high)
     return low, high
 
 

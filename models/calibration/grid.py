@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.graph_store.hash import mix64
+from thalweg.graph_store.hash import digest_entries, mix64
 from thalweg.graph_store.kernel import kernel
 
 I64 = npt.NDArray[np.int64]
@@ -29,7 +29,9 @@ DROPPED = ("trials_dropped", "positives_dropped", "rows_too_old", "rows_outside_
 """What the `dropped` array counts: trials and positives in slots taken over, rows for an epoch no longer kept, rows
 whose cell is not in the grid."""
 CELL_ENTRY = np.dtype([("epoch", "<i8"), ("cell", "<i8"), ("trials", "<i8"), ("positives", "<i8")])
-"""One logical entry of the table: a cell that holds anything."""
+"""A cell that holds anything."""
+EPOCH_ENTRY = np.dtype([("epoch", "<i8"), ("low", "<u8"), ("high", "<u8")])
+"""One logical entry of the table: an epoch and the 128-bit digest of its cells."""
 _TAG = 1 << 40  # epoch e is tagged e + 2**40, so that an array of zeros means "no epoch yet"
 _53_BITS = 2.0**-53
 _S11 = np.uint64(11)
@@ -52,7 +54,9 @@ def cell_of(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _add(tags, trials, positives, dropped, epochs, cells, more_trials, more_positives, order):  # type: ignore[no-untyped-def]
+def _add(  # type: ignore[no-untyped-def]
+    tags, trials, positives, touched, dropped, epochs, cells, more_trials, more_positives, order
+):
     kept, size = trials.shape
     for j in range(order.shape[0]):
         i = order[j]
@@ -74,6 +78,7 @@ def _add(tags, trials, positives, dropped, epochs, cells, more_trials, more_posi
             continue
         trials[slot, cell] += more_trials[i]
         positives[slot, cell] += more_positives[i]
+        touched[slot] = True
 
 
 @kernel
@@ -103,22 +108,23 @@ def _shuffled(tags, trials, positives, first, last, keep, width, shares, seed, t
         if tags[slot] == epoch + _TAG:
             fold = epoch % folds
             salt = mix64(np.uint64(epoch) ^ seed)
-            for c in range(size):
-                if trials[slot, c] == 0 and positives[slot, c] == 0:
-                    continue
-                draw = np.float64(mix64(salt + np.uint64(c)) >> _S11) * _53_BITS
-                level = 0
-                while level < levels - 1 and draw >= shares[level]:
-                    level += 1
-                total[fold, level, c // width] += weight * trials[slot, c]
-                hits[fold, level, c // width] += weight * positives[slot, c]
+            for s in range(size // width):
+                for c in range(s * width, (s + 1) * width):
+                    if trials[slot, c] == 0 and positives[slot, c] == 0:
+                        continue
+                    draw = np.float64(mix64(salt + np.uint64(c)) >> _S11) * _53_BITS
+                    level = 0
+                    while level < levels - 1 and draw >= shares[level]:
+                        level += 1
+                    total[fold, level, s] += weight * trials[slot, c]
+                    hits[fold, level, s] += weight * positives[slot, c]
         weight *= keep
 
 
 @kernel
-def _entries(tags, trials, positives, out):  # type: ignore[no-untyped-def]
+def _entries(tags, trials, positives, first, last, out):  # type: ignore[no-untyped-def]
     n = 0
-    for slot in range(trials.shape[0]):
+    for slot in range(first, last):
         if tags[slot] == 0:
             continue
         for c in range(trials.shape[1]):
@@ -210,6 +216,8 @@ class Grid:
     def __init__(self, shape: Shape, tags: I64, trials: I32, positives: I32) -> None:
         self.shape, self.tags, self.trials, self.positives = shape, tags, trials, positives
         self.dropped = np.zeros(4, np.int64)
+        self._touched = tags != 0  # slots whose digest is out of date
+        self._digests = np.zeros((len(tags), 2), np.uint64)
 
     @classmethod
     def empty(cls, shape: Shape) -> Grid:
@@ -225,7 +233,9 @@ class Grid:
         """Add signed integers, int64[n] each, row after row (in `order`, int64 row numbers, where given)."""
         if order is None:
             order = np.arange(len(epochs))
-        _add(self.tags, self.trials, self.positives, self.dropped, epochs, cells, trials, positives, order)
+        _add(
+            self.tags, self.trials, self.positives, self._touched, self.dropped, epochs, cells, trials, positives, order
+        )  # fmt: skip
 
     def cells_of(self, epoch: int) -> tuple[F64, F64] | None:
         """(trials, positives) of one epoch, float64[score_bins, uncertainty_bins]; None where it is not kept.
@@ -275,8 +285,30 @@ class Grid:
 
     def entries(self) -> npt.NDArray[np.void]:
         """Every cell that holds anything, as `CELL_ENTRY`."""
-        out = np.zeros(0, CELL_ENTRY)
-        n = int(_entries(self.tags, self.trials, self.positives, out))
-        out = np.zeros(n, CELL_ENTRY)
-        _entries(self.tags, self.trials, self.positives, out)
+        return self._entries(0, len(self.tags))
+
+    def digests(self) -> npt.NDArray[np.void]:
+        """Every epoch that holds anything and the digest of its entries, as `EPOCH_ENTRY`.
+
+        Only epochs touched since the last call are read anew: an audit a day over a year of epochs stays cheap.
+
+        >>> Grid.empty(Shape(4, 2)).digests().tolist()
+        []
+        """
+        for slot in np.flatnonzero(self._touched).tolist():
+            digest = digest_entries("cells", self._entries(slot, slot + 1))
+            self._digests[slot] = digest & (2**64 - 1), digest >> 64
+        self._touched[:] = False
+        held = np.flatnonzero(self._digests.any(axis=1))
+        out = np.zeros(len(held), EPOCH_ENTRY)
+        out["epoch"] = self.tags[held] - _TAG
+        out["low"], out["high"] = self._digests[held].T
         return out
+
+    def _entries(self, first: int, last: int) -> npt.NDArray[np.void]:
+        out = np.zeros((last - first) * 64, CELL_ENTRY)
+        n = int(_entries(self.tags, self.trials, self.positives, first, last, out))
+        if n > len(out):
+            out = np.zeros(n, CELL_ENTRY)
+            _entries(self.tags, self.trials, self.positives, first, last, out)
+        return out[:n]

@@ -76,6 +76,32 @@ def _fit(trials, positives, logits, prior_a, prior_b, ridge_a, ridge_b, out):  #
     out[0], out[1] = a, b
 
 
+@kernel
+def _prior(positives, shifted, a, b, strength, mean, weight):  # type: ignore[no-untyped-def]
+    evidence = 0.0
+    for i in range(positives.shape[0]):
+        evidence += positives[i]
+    strength = 1.0 + strength * evidence / (evidence + strength)
+    for i in range(positives.shape[0]):
+        z = min(max(a + b * shifted[i], -30.0), 30.0)
+        mean[i] = 1.0 / (1.0 + math.exp(-z))
+        weight[i] = strength / (mean[i] * (1.0 - mean[i]))
+
+
+def platt_prior(positives: F64, logits: F64, a: float, b: float, strength: float) -> tuple[F64, F64]:
+    """Beta prior of each score bin around Platt's map: (mean, weight in trials), float64[n] each.
+
+    Its logit has a variance of 1 / `strength`; where few positives stand behind the map, more, up to 1.
+
+    >>> mean, weight = platt_prior(np.zeros(1), np.zeros(1), 0.0, 1.0, 25.0)
+    >>> float(mean[0]), float(weight[0])
+    (0.5, 4.0)
+    """
+    mean, weight = np.empty(len(logits)), np.empty(len(logits))
+    _prior(np.ascontiguousarray(positives), logits, a, b, strength, mean, weight)
+    return mean, weight
+
+
 def fit_platt(
     trials: F64, positives: F64, logits: F64, prior: tuple[float, float], ridge: tuple[float, float]
 ) -> tuple[float, float]:

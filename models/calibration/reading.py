@@ -25,15 +25,15 @@ from .beta import credible_interval
 from .grid import Grid
 from .isotonic import pool_adjacent
 from .levels import by_level, form_levels
-from .platt import LEVEL_RIDGE, POOLED_RIDGE, fit_platt
+from .platt import LEVEL_RIDGE, POOLED_RIDGE, fit_platt, platt_prior
 from .threshold import Cut, choose_cut, thresholds
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 FOLDS = 4
-HALF_LIVES = 8
-"""Epochs older than so many half-lives (a weight of 1/256) are not read: that bounds the work of a reading."""
+HALF_LIVES = 6
+"""Epochs older than so many half-lives (a weight of 1/64) are not read: that bounds the work of a reading."""
 STRENGTH = 25.0
 """Of a score bin's prior: one over the variance of its logit around Platt's map, so a standard deviation of 0.2."""
 INTERVAL = 0.9
@@ -129,10 +129,8 @@ def fit_rates(trials: F64, positives: F64, logits: F64) -> tuple[F64, F64]:
         a, b = prior
         if len(trials) > 1:
             a, b = fit_platt(trials[k], positives[k], shifted, prior, LEVEL_RIDGE)
-        mean = 1.0 / (1.0 + np.array([math.exp(-z) for z in np.clip(a + b * shifted, -30.0, 30.0).tolist()]))
-        evidence = float(positives[k].sum())
-        strength = (1.0 + STRENGTH * evidence / (evidence + STRENGTH)) / (mean * (1.0 - mean))
-        hits, total = pool_adjacent(positives[k] + strength * mean, trials[k] + strength)
+        mean, weight = platt_prior(positives[k], shifted, a, b, STRENGTH)
+        hits, total = pool_adjacent(positives[k] + weight * mean, trials[k] + weight)
         alpha[k], beta[k] = hits, total - hits
     return alpha, beta
 
