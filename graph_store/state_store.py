@@ -235,12 +235,11 @@ class StateStore:
             return 0
         flat = data.view(np.uint8).reshape(-1)
         hashes = page_hashes(flat, self.page)
-        before = self._hashes.get(table.name)
-        changed = np.ones(len(hashes), bool)
-        if before is not None and len(before) == len(hashes):
-            changed = (hashes != before).any(axis=1)
-        elif before is not None and len(before) < len(hashes):
-            changed[: len(before)] = (hashes[: len(before)] != before).any(axis=1)
+        before = self._hashes.get(table.name, hashes[:0])
+        if len(before) < len(hashes):  # a page that was never written reads as zeros
+            blank = page_hashes(np.zeros(len(flat), np.uint8), self.page)
+            before = np.concatenate([before, blank[len(before) :]])
+        changed = (hashes != before).any(axis=1)
         prefix, written = _prefix(table.name), 0
         for page in np.flatnonzero(changed).tolist():
             piece = flat[page * self.page : (page + 1) * self.page].tobytes()

@@ -264,8 +264,9 @@ class Stage(ABC):
 
     def _recover(self, position: dict[str, Any]) -> None:
         self.position = position["position"]
-        self.marks[:] = position["marks"]
-        self.tops[:] = position["tops"]
+        known = len(position["marks"])  # sources may have been added since
+        self.marks[:known] = position["marks"]
+        self.tops[:known] = position["tops"]
         self.merge.clocks[:] = position["clocks"]
         for opening in self._openings:
             opening.next = position["openings"][opening.name]

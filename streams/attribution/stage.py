@@ -194,6 +194,19 @@ class AttributionStage(Stage):
         out, self._rejected = self._rejected, []
         return out
 
+    def dead_letters(self) -> dict[str, int]:
+        """Rows that did not become events, by reason: from the log's reader, and set aside here."""
+        out: dict[str, int] = {}
+        for counter, count in self.store.counters.items():
+            if counter.startswith("dead_lettered."):
+                reason = counter.split(".", 2)[2]
+                out[reason] = out.get(reason, 0) + count
+        for column, reason in (("conflict", REASONS[0]), ("set_aside", REASONS[1])):
+            count = int(self._tables.books[:, BOOKS.index(column)].sum())
+            if count:
+                out[reason] = count
+        return out
+
     def books(self) -> dict[str, dict[str, int]]:
         """The books, by type: each term as counted at its own site, with what is held and what waits right now."""
         rows, _ = self._held_rows()

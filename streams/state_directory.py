@@ -1,0 +1,171 @@
+"""The state directory: `STATE/<stage>/<partition>/`, one RocksDB folder a stage and partition, and the configuration.
+
+Opens the stages for writing (a driver) or as of their last commits (a query), never both on one folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from ..graph_store import fault
+from ..graph_store.state_store import StateError, StateStore
+from .attribution import AttributionStage
+from .calibration import CalibrationStage
+from .configuration import Configuration, from_builtins, to_builtins
+from .copurchase import CopurchaseStage
+from .feedback import FeedbackStage
+from .stage import Stage
+from .topology import DOWNSTREAM_FIRST
+
+_CONFIGURATION = "configuration.json"
+
+
+class StateDirectory:
+    """The stages of one state.
+
+    Parameters
+    ----------
+    path : the folder
+    configuration : None: the one the folder was made with
+    sources : raw partitions that attribution reads
+    read_only : open as of the last commits, beside a live writer
+
+    Attributes
+    ----------
+    attribution : one stage a partition; `feedback`, `copurchase`, `calibration`: one each
+    """
+
+    def __init__(
+        self, path: str | Path, configuration: Configuration | None = None, sources: int = 1, read_only: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self.configuration = configuration or stored_configuration(self.path)
+        if not read_only:
+            self._prepare()
+        self._stores: list[StateStore] = []
+        partitions = self.configuration.partitions
+        self.attribution = [
+            AttributionStage(self.configuration, self._store("attribution", q), sources) for q in range(partitions)
+        ]
+        for q, stage in enumerate(self.attribution):
+            stage.shard = q
+        self.feedback = FeedbackStage(self.configuration, self._store("feedback"), partitions)
+        self.copurchase = CopurchaseStage(self.configuration, self._store("copurchase"), partitions)
+        self.calibration = CalibrationStage(self.configuration, self._store("calibration"), 1)
+
+    def _prepare(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            os.chmod(self.path, 0o700)
+            file = self.path / _CONFIGURATION
+            if file.exists():
+                known = stored_configuration(self.path)
+                if known.fingerprint() != self.configuration.fingerprint():
+                    raise StateError(
+                        f"{self.path}: the state was made with another configuration ({_difference(known, self.configuration)}); "
+                        "use that configuration, or replay into a new --state folder"
+                    )
+                return
+            part = file.with_suffix(".part")
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(to_builtins(self.configuration))))
+            part.replace(file)
+        except OSError as error:
+            raise StateError(f"{self.path}: the state folder cannot be written: {error.strerror}") from None
+
+    def _store(self, stage: str, partition: int = 0) -> StateStore:
+        path = self.path / stage / str(partition)
+        if self.read_only:
+            store = StateStore.view(path)
+        else:
+            settings = self.configuration.store
+            store = StateStore.open(path, self.configuration.fingerprint(), settings.page, settings.sync)
+        self._stores.append(store)
+        return store
+
+    def stages(self) -> Iterator[Stage]:
+        """Every stage, in the order of checkpoints: downstream first."""
+        for name in DOWNSTREAM_FIRST:
+            stage: Any = getattr(self, name)
+            yield from stage if isinstance(stage, list) else [stage]
+
+    def checkpoint(self) -> int:
+        """Commit every stage, downstream first, so that no stage is ahead of the one that reads it; bytes written."""
+        fault.reach("checkpoint begins")
+        written = 0
+        for stage in self.stages():
+            written += stage.checkpoint()
+            fault.reach("checkpoint between stages")
+        fault.reach("checkpoint done")
+        return written
+
+    def digests(self) -> dict[str, int]:
+        """Digest of each stage, partitions summed modulo 2**128."""
+        totals: dict[str, int] = {}
+        for stage in self.stages():
+            totals[stage.name] = (totals.get(stage.name, 0) + stage.digest()) % 2**128
+        return dict(reversed(totals.items()))
+
+    def trails(self) -> dict[str, dict[int, int]]:
+        """Audit trail of each stage, partitions summed: stage -> boundary (ms) -> digest without held rows."""
+        trails: dict[str, dict[int, int]] = {}
+        for stage in self.stages():
+            trail = trails.setdefault(stage.name, {})
+            for boundary, digest in stage.trail().items():
+                trail[boundary] = (trail.get(boundary, 0) + digest) % 2**128
+        return {name: dict(sorted(trail.items())) for name, trail in reversed(trails.items())}
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Bytes in memory of each table of each stage, partitions summed."""
+        sizes: dict[str, dict[str, int]] = {}
+        for stage in self.stages():
+            tables = sizes.setdefault(stage.name, {})
+            for table, count in stage.store.sizes().items():
+                tables[table] = tables.get(table, 0) + count
+        return dict(reversed(sizes.items()))
+
+    def close(self) -> None:
+        """Give the folders back; what was not checkpointed is read again next time."""
+        for store in self._stores:
+            store.close()
+        self._stores = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stored_configuration(path: Path) -> Configuration:
+    """The configuration that a state directory was made with; StateError where there is none."""
+    file = path / _CONFIGURATION
+    try:
+        raw = msgspec.json.decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        raise StateError(f"{path}: no state here; run `thalweg replay LOG --state {path}` first") from None
+    return from_builtins(raw, str(file))
+
+
+def _difference(before: Configuration, now: Configuration) -> str:
+    """The first settings that differ, for a message."""
+    a, b = to_builtins(before), to_builtins(now)
+    found = []
+    for key in a:
+        if isinstance(a[key], dict):
+            found += [
+                f"{key}.{name}: {a[key][name]} then, {b[key][name]} now"
+                for name in a[key]
+                if a[key][name] != b[key][name]
+            ]
+        elif a[key] != b[key]:
+            found.append(f"{key}: {a[key]} then, {b[key]} now")
+    return "; ".join(text for text in found if not text.startswith("store.")) or "unknown"
