@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from thalweg.graph_store.state_store import StateStore
-from thalweg.models.calibration.evaluation import EpochScore, matured
+from thalweg.models.calibration.evaluation import EpochScore, matured, summary
 from thalweg.models.calibration.grid import DROPPED, Grid, Shape
 from thalweg.models.calibration.reading import Reading, Rules, make_reading
 from thalweg.models.calibration.shelf import Shelf
@@ -154,6 +154,14 @@ class CalibrationStage(Stage):
         rate, low, high = (float(table[level, row]) for table in (reading.rate, reading.low, reading.high))
         return Calibrated(rate, low, high, level, self.shape.edge(threshold), row >= threshold)
 
+    def last_mature(self) -> int:
+        """The latest epoch whose labels are all known by the stage's clock."""
+        return self.rules.last_mature(self.clock // self.epoch_length)
+
     def scores(self) -> list[EpochScore]:
-        """Raw and calibrated quality of each epoch that is mature by the stage's clock and has a founded reading."""
-        return matured(self.grid, self.shelf, self.rules.last_mature(self.clock // self.epoch_length))
+        """Raw and calibrated quality of each matured epoch whose reading had labels to stand on, oldest first."""
+        return matured(self.grid, self.shelf, self.last_mature())
+
+    def summary(self) -> dict[str, Any]:
+        """The same in total, see `evaluation.summary`; plain data for the report."""
+        return summary(self.grid, self.shelf, self.last_mature())

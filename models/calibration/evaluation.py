@@ -116,44 +116,74 @@ def matured(grid: Grid, shelf: Shelf, last: int) -> list[EpochScore]:
     return [epoch for epoch in scores if epoch is not None]
 
 
-def summary(scores: Iterable[EpochScore], epochs_a_block: int = 7) -> dict[str, Any]:
-    """Totals over epochs, and the paired difference of log-loss, calibrated minus raw, by blocks of a week.
+def pooled(grid: Grid, shelf: Shelf, epochs: Iterable[int]) -> tuple[F64, F64, F64, F64]:
+    """Every cell that holds trials in `epochs`, beside what their readings say: (raw, calibrated, trials, positives).
 
-    Means weigh epochs by trials (the calibration errors too). `difference` has its 95 % interval in `low`, `high`:
-    all below 0 means that calibration helps.
+    float64[n] each, epoch after epoch.
 
-    >>> summary([])["epochs"]
+    >>> from .grid import Shape
+    >>> [len(column) for column in pooled(Grid.empty(Shape(8, 4)), Shelf.empty(Shape(8, 4), 1), [3])]
+    [0, 0, 0, 0]
+    """
+    parts: list[npt.NDArray[np.float64]] = [np.zeros((4, 0))]
+    for epoch in epochs:
+        reading, counts = shelf.get(epoch), grid.cells_of(epoch)
+        if reading is not None and counts is not None:
+            raw, calibrated, _ = rates_of(grid, reading)
+            used = counts[0] != 0
+            parts.append(np.stack([raw[used], calibrated[used], counts[0][used], counts[1][used]]))
+    raw, calibrated, trials, positives = np.concatenate(parts, axis=1)
+    return raw, calibrated, trials, positives
+
+
+def reliability(rate: F64, trials: F64, positives: F64, groups: int = 12) -> F64:
+    """Points of a reliability diagram, float64[groups, 3]: mean rate said, rate that came true, trials.
+
+    Groups have about equal trials, by ascending rate; empty ones are left out.
+
+    >>> reliability(np.array([0.1, 0.4]), np.array([10.0, 10.0]), np.array([2.0, 4.0]), 2).tolist()
+    [[0.1, 0.2, 10.0], [0.4, 0.4, 10.0]]
+    """
+    order = np.argsort(rate, kind="stable")
+    rate, trials, positives = rate[order], trials[order], positives[order]
+    place = ((np.cumsum(trials) - 0.5 * trials) * (groups / max(float(trials.sum()), 1.0))).astype(np.int64)
+    place = np.clip(place, 0, groups - 1)
+    sums = np.stack([np.bincount(place, column, groups) for column in (rate * trials, positives, trials)], axis=1)
+    said, came, held = sums[sums[:, 2] > 0].T
+    return np.stack([said / held, came / held, held], axis=1)
+
+
+def summary(grid: Grid, shelf: Shelf, last: int, epochs_a_block: int = 7) -> dict[str, Any]:
+    """Totals over the matured epochs, and the difference of log-loss, calibrated minus raw, paired by blocks of a week.
+
+    `log_loss_difference` has its 95 % interval in `low`, `high`: all below 0 means that calibration helps.
+
+    >>> from .grid import Shape
+    >>> summary(Grid.empty(Shape(8, 4)), Shelf.empty(Shape(8, 4), 1), 9)["epochs"]
     0
     """
-    rows = list(scores)
+    rows = matured(grid, shelf, last)
     trials = np.array([row.trials for row in rows], np.float64)
-    positives = np.array([row.positives for row in rows], np.float64)
-    selected = np.array([row.selected for row in rows], np.float64)
-    hits = np.array([row.precision * row.selected if row.selected else 0.0 for row in rows])
     gaps = trials * np.array([row.calibrated.log_loss - row.raw.log_loss for row in rows], np.float64)
-    block = np.array([row.epoch // epochs_a_block for row in rows], np.int64)
-    _, block = np.unique(block, return_inverse=True)
-    weeks = len(np.unique(block))
+    _, block = np.unique([row.epoch // epochs_a_block for row in rows], return_inverse=True)
+    weeks = int(block.max()) + 1 if len(rows) else 0
     paired = paired_interval(
         np.bincount(block, gaps, weeks).astype(np.float64), np.bincount(block, trials, weeks).astype(np.float64)
     )
-    total = float(trials.sum())
+    raw, calibrated, cells, hits = pooled(grid, shelf, [row.epoch for row in rows])
+    positives, selected = sum(row.positives for row in rows), sum(row.selected for row in rows)
+    found = sum(row.precision * row.selected for row in rows if row.selected)
     return {
         "epochs": len(rows),
-        "trials": int(total),
-        "positives": int(positives.sum()),
+        "trials": int(trials.sum()),
+        "positives": positives,
         "epochs_with_levels": sum(row.levels > 1 for row in rows),
-        "raw": _mean([row.raw for row in rows], trials),
-        "calibrated": _mean([row.calibrated for row in rows], trials),
+        "raw": asdict(score(raw, cells, hits)),
+        "calibrated": asdict(score(calibrated, cells, hits)),
         "log_loss_difference": paired.difference,
         "low": paired.low,
         "high": paired.high,
-        "precision": float(hits.sum() / selected.sum()) if selected.sum() else math.nan,
-        "recall": float(hits.sum() / positives.sum()) if positives.sum() else math.nan,
+        "selected": selected,
+        "precision": found / selected if selected else math.nan,
+        "recall": found / positives if positives else math.nan,
     }
-
-
-def _mean(scores: list[Score], trials: F64) -> dict[str, float]:
-    if not scores:
-        return {}
-    return {name: float(np.average([asdict(s)[name] for s in scores], weights=trials)) for name in asdict(scores[0])}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.reference import calibration as slow
 from thalweg.models.calibration.beta import beta_quantile, credible_interval, incomplete_beta, student_quantile
-from thalweg.models.calibration.evaluation import matured, score, score_epoch, summary
+from thalweg.models.calibration.evaluation import matured, pooled, reliability, score, score_epoch, summary
 from thalweg.models.calibration.grid import Grid, Shape, cell_of
 from thalweg.models.calibration.isotonic import pool_adjacent
 from thalweg.models.calibration.levels import by_level, form_levels
@@ -331,7 +331,7 @@ def read_all(grid, epochs, rules):
 def test_levels_enter_service_under_thinning_and_calibration_beats_the_raw_score():
     grid = stream(30, 3000, 10, seed=6)
     shelf = read_all(grid, range(20_012, 20_030), Rules(maturity=8))
-    total = summary(matured(grid, shelf, 20_029))
+    total = summary(grid, shelf, 20_029)
     assert total["epochs"] == 18 and total["epochs_with_levels"] >= 12
     assert total["high"] < 0
     assert total["calibrated"]["error"] < total["raw"]["error"] / 2
@@ -442,6 +442,32 @@ def test_scores_of_an_epoch_equal_scoring_each_trial():
         chosen += labels if s >= reading.thresholds[reading.level_of[u]] else []
     assert result.calibrated.log_loss == pytest.approx(np.mean(losses))
     assert (result.selected, result.precision) == (len(chosen), pytest.approx(np.mean(chosen)))
+
+
+def test_totals_weigh_every_trial_alike():
+    grid = stream(14, 300, 10, seed=16)
+    shelf = read_all(grid, range(20_008, 20_014), Rules(maturity=2))
+    scores, total = matured(grid, shelf, 20_013), summary(grid, shelf, 20_013)
+    weights = [s.trials for s in scores]
+    for arm in ("raw", "calibrated"):
+        for name in ("log_loss", "brier"):
+            assert total[arm][name] == pytest.approx(
+                np.average([getattr(getattr(s, arm), name) for s in scores], weights=weights)
+            )
+    assert total["log_loss_difference"] == pytest.approx(total["calibrated"]["log_loss"] - total["raw"]["log_loss"])
+    assert total["selected"] == sum(s.selected for s in scores)
+
+
+def test_a_reliability_diagram_keeps_every_trial():
+    grid = stream(14, 300, 10, seed=17)
+    shelf = read_all(grid, range(20_008, 20_014), Rules(maturity=2))
+    raw, calibrated, trials, positives = pooled(grid, shelf, range(20_008, 20_014))
+    for rate in (raw, calibrated):
+        points = reliability(rate, trials, positives, 5)
+        assert points[:, 2].sum() == trials.sum() and (points[:, 1] * points[:, 2]).sum() == pytest.approx(
+            positives.sum()
+        )
+        assert (np.diff(points[:, 0]) > 0).all()
 
 
 def test_log_loss_sum_and_score_of_nothing():

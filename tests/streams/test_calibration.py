@@ -96,6 +96,7 @@ def test_levels_are_in_service_and_the_calibrated_rate_beats_the_raw_score():
     scores = stage.scores()
     assert len(scores) >= 8
     assert np.mean([s.calibrated.log_loss - s.raw.log_loss for s in scores[3:]]) < 0
+    assert stage.summary()["epochs"] == len(scores) and scores[-1].epoch == stage.last_mature()
 
 
 def test_one_changed_row_changes_the_trail_from_its_day_on():
