@@ -31,7 +31,7 @@ from ..log_writer import ROW_GROUP, LogWriter, log_schema, words
 from ..row import Type
 from .complete_journey_exposures import CHANNELS, MAILERS, PLACEMENTS, Exposures, coupon_exposures, shelf_exposures
 from .complete_journey_tables import START, Tables, dead_letters, read_tables
-from .purchase_history import COUNTS, RECENCIES, I32, I64, PurchaseHistory, count_bucket, recency_bucket
+from .purchase_history import COUNTS, I32, I64, RECENCIES, PurchaseHistory, count_bucket, recency_bucket
 from .report import Progress, Report, write_dead_letters, write_names
 
 SOURCE = "complete-journey"
@@ -41,7 +41,7 @@ _MONTH = 28 * 86_400
 
 
 def convert(inputs: list[Path], out: Path, progress: Progress | None = None) -> Report:
-    """Write the year to `out`. `inputs`: the folder of the package's Parquet files, or nothing for the installed package.
+    """Write the year to `out`. `inputs`: the folder of the Parquet files, or nothing for the installed package's.
 
     ConfigurationError where the files are not there.
     """
@@ -165,7 +165,9 @@ def _event_columns(tables: Tables, rows: _Rows, index: I64) -> dict[str, Any]:
         both[bought], both[~bought] = of_purchases, of_impressions
         return both
 
-    ids = _ids(tables, rows, line, shown).take(pa.array(joined(np.arange(len(line)), len(line) + np.arange(len(shown)))))
+    ids = _ids(tables, rows, line, shown).take(
+        pa.array(joined(np.arange(len(line)), len(line) + np.arange(len(shown))))
+    )
     none = np.full(len(shown), -1, np.int64)
     features = {
         name: words(joined(np.full(len(line), -1), codes[shown]), list(names))

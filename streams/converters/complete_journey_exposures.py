@@ -61,7 +61,7 @@ class Exposures:
 
 
 def coupon_exposures(tables: Tables) -> tuple[Exposures, int]:
-    """(a): one a household, campaign of type B or C, and coupon product it bought before; and campaigns before the log."""
+    """(a): one a household, campaign of type B or C, coupon product it bought before; and how many begin before the log."""
     described = tables.table("campaign_descriptions").to_pylist()
     coupons = tables.table("coupons", ["campaign_id", "product_id"])
     members = tables.table("campaigns")
@@ -114,10 +114,14 @@ def shelf_exposures(tables: Tables) -> tuple[Exposures, int]:
     latest_first = np.flatnonzero(bought >= 0)[::-1]  # the last assignment stays: the first purchase
     first[tables.household[latest_first], bought[latest_first]] = tables.second[latest_first]
     second = tables.visit_second - AHEAD
-    chosen, count, eligible = np.empty((len(visited), LIMIT), np.int64), np.zeros(len(visited), np.int64), np.zeros(1, np.int64)
+    chosen, count, eligible = (
+        np.empty((len(visited), LIMIT), np.int64),
+        np.zeros(len(visited), np.int64),
+        np.zeros(1, np.int64),
+    )
     choose(
-        start, end, tables.visit_basket, tables.visit_household, second, item, tables.type_of_item[item], placement, first,
-        chosen, count, eligible,
+        start, end, tables.visit_basket, tables.visit_household, second, item, tables.type_of_item[item], placement,
+        first, chosen, count, eligible,
     )  # fmt: skip
     at = chosen[np.arange(LIMIT) < count[:, None]]
     visit = np.repeat(np.arange(len(visited)), count)

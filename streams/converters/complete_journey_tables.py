@@ -26,7 +26,7 @@ FILES = ("transactions", "products", "promotions", "campaigns", "campaign_descri
 
 @dataclass(frozen=True)
 class Tables:
-    """What the converter reads. Purchases are lines with a positive quantity, in time order; a visit is a basket of them."""
+    """What the converter reads: purchases (lines with a positive quantity) and visits (their baskets), in time order."""
 
     folder: Path
     rows: dict[str, int]
@@ -106,7 +106,9 @@ def read_tables(inputs: list[Path]) -> Tables:
 
 def _folder(inputs: list[Path]) -> Path:
     if len(inputs) > 1:
-        raise ConfigurationError(f"complete-journey reads one folder, {len(inputs)} were given; give the folder of its Parquet files")
+        raise ConfigurationError(
+            f"complete-journey reads one folder, {len(inputs)} were given; give the folder of its Parquet files"
+        )
     if inputs:
         folder = inputs[0]
     else:
@@ -119,7 +121,9 @@ def _folder(inputs: list[Path]) -> Path:
         folder = Path(package.origin).parent / "data"
     missing = [name for name in FILES if not (folder / f"{name}.parquet").is_file()]
     if missing:
-        raise ConfigurationError(f"complete-journey: {folder} has no {missing[0]}.parquet; name the folder that holds it")
+        raise ConfigurationError(
+            f"complete-journey: {folder} has no {missing[0]}.parquet; name the folder that holds it"
+        )
     return folder
 
 
@@ -147,7 +151,12 @@ def _line_numbers(basket: I64) -> I64:
 
 
 def _catalogue(products: pa.Table) -> dict[str, tuple[I32, pa.Array]]:
-    names = {"department": "department", "category": "product_category", "product_type": "product_type", "brand": "brand"}
+    names = {
+        "department": "department",
+        "category": "product_category",
+        "product_type": "product_type",
+        "brand": "brand",
+    }
     features = {}
     for name, source in names.items():
         encoded = pc.dictionary_encode(products[source].combine_chunks())
@@ -156,7 +165,7 @@ def _catalogue(products: pa.Table) -> dict[str, tuple[I32, pa.Array]]:
 
 
 def _names(products: pa.Table, items: int) -> pa.Array:
-    """Readable names: product type (else department), package size where there is one, brand where it is the store's own."""
+    """Readable names: product type (else department), package size where there is one, "own brand" where it is that."""
     kind = pc.coalesce(products["product_type"], products["department"])
     own = pc.if_else(pc.equal(products["brand"], "Private"), "own brand", pa.scalar(None, pa.string()))
     size = products["package_size"].cast(pa.string())

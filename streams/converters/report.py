@@ -45,14 +45,21 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report as text, a line a table."""
-        tables = (("read", self.rows), ("events", self.events), ("dead letters", self.dead_letters), ("notes", self.notes))
+        tables = (
+            ("read", self.rows),
+            ("events", self.events),
+            ("dead letters", self.dead_letters),
+            ("notes", self.notes),
+        )
         return [
-            f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in table.items()) for title, table in tables if table
+            f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in table.items())
+            for title, table in tables
+            if table
         ]
 
 
 def write_dead_letters(out: Path, letters: Iterable[DeadLetter]) -> dict[str, int]:
-    """Write `letters` beside the log, in place of those of an earlier conversion; returns how many there are by reason."""
+    """Write `letters` beside the log, in place of an earlier conversion's; returns how many there are by reason."""
     path = beside(out, "dead_letters.jsonl")
     path.unlink(missing_ok=True)
     whole = list(letters)
@@ -61,15 +68,19 @@ def write_dead_letters(out: Path, letters: Iterable[DeadLetter]) -> dict[str, in
     return dict(Counter(letter.reason for letter in whole))
 
 
-def rejected(source: str, row: int, reason: str, detail: str, record: dict[str, Any], kind: str) -> DeadLetter:
+def rejected(
+    source: str, row: int, reason: str, detail: str, record: dict[str, Any], kind: str, header: int = 0
+) -> DeadLetter:
     """Dead letter of raw row number `row` (from 0) of the table `source`; `record` is the row, kept as JSON.
+
+    `header` is the number of lines before row 0, so that `line` is what an editor shows.
 
     >>> rejected("t.parquet", 4, "bad_quantity", "quantity is 0", {"quantity": 0}, "purchase").raw
     b'{"quantity":0}'
     """
     raw = msgspec.json.encode(record)
     digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-    return DeadLetter(source, row, row + 1, reason, detail, raw, len(raw), digest, kind)
+    return DeadLetter(source, row, row + 1 + header, reason, detail, raw, len(raw), digest, kind)
 
 
 def write_names(out: Path, item_ids: pa.Array, names: pa.Array) -> None:
