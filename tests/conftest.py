@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-KEPT = ("THALWEG_CACHE", "THALWEG_TEST_BROKERS")
+KEPT = ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_TEST_BROKERS")
 """Variables that configure the machine, not Thalweg."""
 
 for name in [name for name in os.environ if name.startswith("THALWEG_") and name not in KEPT]:

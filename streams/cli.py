@@ -1,0 +1,110 @@
+"""The command line `thalweg`: reads arguments, calls the commands, turns errors into one line and an exit status.
+
+Data goes to stdout, all else to stderr. Exit status: 0 done; 1 it failed; 2 the command line or the configuration is
+wrong; 3 done, but some input was dead-lettered; 130 interrupted. A user never sees a traceback, unless the variable
+`THALWEG_DEBUG` is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from thalweg import __version__
+
+from .commands import demo, logs, queries, replay, state
+from .commands.output import say
+
+DONE, FAILED, WRONG, DEAD_LETTERED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
+"""Exit statuses; the last two are what a shell reports for SIGINT and SIGPIPE."""
+
+_HELP = """Recommendations from a shop's event stream, from state that is seconds old.
+
+A log of impressions, clicks, add-to-carts, purchases and returns goes in.
+Three learned states stay up to date: a directed co-purchase graph, a
+conversion model, a calibration table.
+
+Start with `thalweg demo`, or with a log of yours:
+
+    thalweg validate LOG.jsonl
+    thalweg replay LOG.jsonl --state STATE --report report.html
+    thalweg recommend --user USER --state STATE
+"""
+
+
+def make_app() -> App:
+    """The application with all its commands.
+
+    >>> make_app().name
+    ('thalweg',)
+    """
+    app = App(
+        name="thalweg",
+        help=_HELP,
+        version=__version__,
+        help_format="plaintext",
+        result_action="return_value",
+        default_parameter=Parameter(negative=(), show_env_var=False),
+    )
+    commands = (
+        demo.demo, logs.simulate, logs.convert, logs.validate, replay.replay, replay.verify,
+        queries.related, queries.recommend, queries.explain,
+    )  # fmt: skip
+    for order, command in enumerate(commands):
+        app.command(command, sort_key=order)
+    below = App(name="state", help="What a state directory holds: digests, tables, the books.", sort_key=len(commands))
+    for each in (state.digest, state.inspect, state.export):
+        below.command(each)
+    app.command(below)
+    app["--help"].sort_key = app["--version"].sort_key = len(commands) + 1
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status.
+
+    Parameters
+    ----------
+    arguments : those after the program's name; None: of the process
+    """
+    try:
+        status = make_app()(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return int(status or DONE)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` say, has all it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        if os.environ.get("THALWEG_DEBUG"):
+            raise
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """One message for an error, and the exit status that it means."""
+    if isinstance(error, CycloptsError):
+        command = " ".join(["thalweg", *(error.command_chain or ())])
+        say(f"{str(error).strip()}\n`{command} --help` shows what it takes")
+        return WRONG
+    if any(kind.__name__ == "ConfigurationError" for kind in type(error).__mro__):  # --help pays for no import of it
+        say(f"{error}")
+        return WRONG
+    if isinstance(error, OSError):
+        say(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return FAILED
+    if type(error).__module__.startswith("thalweg."):
+        say(f"{error}")
+        return FAILED
+    where = "set THALWEG_DEBUG=1 and run it again to see where, and please report it"
+    say(f"an error inside thalweg, {type(error).__name__}: {error}; {where}")
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What a stage holds as Parquet files: the logical entries that its digest covers, a table a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .stage import Stage
+
+
+def export_stage(stage: Stage, folder: Path) -> Iterator[tuple[Path, int]]:
+    """Write the tables of one stage (of one shard) into `folder`; yields each file and its number of rows.
+
+    Ids are the 64-bit hashes that the state keeps. Shards other than 0 have their number in the file's name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shard = f".{stage.shard}" if stage.shard else ""
+    for name, rows in stage.entries():
+        path = folder / f"{stage.name}{shard}.{name}.parquet"
+        pq.write_table(arrow_table(rows), path)
+        yield path, len(rows)
+
+
+def arrow_table(rows: npt.NDArray[Any]) -> pa.Table:
+    """A numpy record array, or a plain one, as an Arrow table; sub-records are flattened, sub-arrays become lists.
+
+    >>> rows = np.zeros(2, [("item", "<u8"), ("codes", "<u4", (3,))])
+    >>> arrow_table(rows).column_names
+    ['item', 'codes']
+    """
+    return pa.table(dict(_columns(rows, "")))
+
+
+def _columns(rows: npt.NDArray[Any], prefix: str) -> Iterator[tuple[str, pa.Array]]:
+    if rows.dtype.names is None:
+        if all(rows.shape[1:]):  # a sub-array of no columns says nothing
+            yield prefix or "value", _column(rows)
+        return
+    for name in rows.dtype.names:
+        yield from _columns(rows[name], f"{prefix}.{name}" if prefix else name)
+
+
+def _column(values: npt.NDArray[Any]) -> pa.Array:
+    """One column; the last axes of a sub-array become a fixed-size list."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    width = int(np.prod(values.shape[1:], dtype=np.int64))
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
