@@ -122,7 +122,7 @@ def _check(dials: Dials) -> None:
         rest = (rate - dials.base_rate * given) / (1 - dials.base_rate)
         if not 0 <= rest <= 1:
             refuse(
-                f"{signal}_rate {rate} is below what the conversions alone bring ({dials.base_rate * given:.4g}); raise it"
+                f"{signal}_rate {rate} is below what conversions alone bring ({dials.base_rate * given:.4g}); raise it"
             )
     if dials.cart_rate > dials.click_rate:
         refuse("cart_rate exceeds click_rate, but a cart comes after a click; lower it")
@@ -160,7 +160,7 @@ def simulate(
     progress: Progress | None = None,
     **dials: Any,
 ) -> Summary:
-    """Write a log of exactly `events` rows (and one row an item before them) to `out_path`, its configuration beside it.
+    """Write a log of exactly `events` rows (after one an item) to `out_path`, and its configuration beside it.
 
     With `truth`, one row an impression of the log goes to that file and the planted pairs to `<truth>.pairs.parquet`.
     `dials` are fields of `Dials`. ConfigurationError where a dial is wrong.

@@ -23,7 +23,7 @@ Bools = np.ndarray
 
 @dataclass(frozen=True)
 class Impressions:
-    """One entry an impression, in order of requests. `user` is -1 of a guest; `codes[j]` int32, one a context feature."""
+    """One entry an impression, by request. `user` is -1 of a guest; `codes` has one int32 array a context feature."""
 
     ts: I64
     request: I32
@@ -41,7 +41,7 @@ class Impressions:
 
 @dataclass(frozen=True)
 class Effects:
-    """One entry a click, cart, purchase or return. `impression` is -1 where none earned it, `order` -1 where none is named."""
+    """One entry a click, cart, purchase or return; `impression` -1: none earned it; `order` -1: it names none."""
 
     type: np.ndarray  # int8
     ts: I64
@@ -80,8 +80,7 @@ def rows_an_impression(population: Population) -> tuple[float, float]:
     kept = pi + (1 - pi) * keep
     clicks = pi * d.click_given_conversion + (d.click_rate - pi * d.click_given_conversion) * keep
     carts = pi * d.cart_given_conversion + (d.cart_rate - pi * d.cart_given_conversion) * keep
-    source = population.follower >= 0
-    purchases = pi * (1 + d.extra_line) * (1 + d.follow * float(population.items[source].sum()))
+    purchases = pi * (1 + d.extra_line) * (1 + float(population.items @ population.follow))
     return (kept + clicks + carts + purchases * (1 + d.returns)) * (1 + d.duplicates), kept
 
 
@@ -116,7 +115,7 @@ def _impressions(population: Population, events: int) -> Impressions:
 
 
 def _shelf(population: Population, requests: int) -> I32:
-    """Items of each request, int32[requests, slots]: stratified draws by popularity, moved apart so that none comes twice."""
+    """Items of each request, int32[requests, slots]: stratified draws by popularity, moved apart where two meet."""
     slots, items = population.dials.slots, len(population.items)
     rng = stream(population.seed, "items")
     shelf = draw(population.items, (np.arange(slots) + rng.random((requests, slots))) / slots)
@@ -205,7 +204,7 @@ def _effects(population: Population, imp: Impressions) -> Effects:
     d = population.dials
     naming = np.where(u < d.named_by_impression, 2, np.where(u < d.named_by_impression + d.named_by_request, 1, 0))
     naming[(fields["impression"] < 0) | (fields["type"] == Type.RETURN)] = 0
-    naming[(naming == 0) & (fields["user"] < 0)] = 1  # what a guest does meets the impression in the request alone
+    naming[(naming == 0) & (fields["user"] < 0)] = 1
     return Effects(naming=naming.astype(np.int8), **fields)
 
 
@@ -240,7 +239,7 @@ def _follow_ups(population: Population, bought: list[dict[str, np.ndarray]], ord
     item, user, ts = (np.concatenate([part[name] for part in bought]) for name in ("item", "user", "ts"))
     target = population.follower[item]
     rng = stream(population.seed, "follow-ups")
-    chosen = (rng.random(len(item)) < population.dials.follow) & (target >= 0) & (user >= 0)
+    chosen = (rng.random(len(item)) < population.follow[item]) & (target >= 0) & (user >= 0)
     wait = 1000 - float(population.dials.follow_delay) * np.log1p(-rng.random(len(item)))
     k = int(chosen.sum())
     numbers = np.arange(orders, orders + k, dtype=np.int32)

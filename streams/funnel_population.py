@@ -67,7 +67,7 @@ class Population:
     """The latent side of one funnel. Ranks are by popularity, 0 the most popular.
 
     Attributes: `item_names[rank]`, `category[rank]`, `brand[rank]` (indices into the name lists), `price[rank]`;
-    `follower[rank]`: rank of the planted target, -1 none; `pairs`: int32[k, 3] of source, target, one-way (1) or not.
+    `follower[rank]`: rank of the planted target, -1 none; `follow[rank]`: chance that it follows; `pairs`: int32[k, 3] of source, target, one-way (1) or not.
     """
 
     dials: Dials
@@ -89,6 +89,7 @@ class Population:
     effects: list[tuple[F64, F64]]  # the two phases of each context effect
     delay_effects: list[F64]  # log delay by value, for the first two features
     follower: I32
+    follow: F64
     pairs: I32
 
     @classmethod
@@ -105,6 +106,7 @@ class Population:
         shares = (1 / 3, 1 / 3, 1 / 3) if dials.catalogue else (1.0, 0.0, 0.0)
         parts = zip(shares, (own, of_category[category], of_brand[brand]), strict=True)
         effect = sum(np.sqrt(share) * _standardised(part, popularity) for share, part in parts)
+        item_effect = dials.item_effect * _standardised(np.asarray(effect), popularity)
         user_popularity = zipf(users, dials.user_zipf)
         values = [zipf(dials.cardinalities[j % len(dials.cardinalities)], 0.8) for j in range(dials.features)]
         return cls(
@@ -121,13 +123,14 @@ class Population:
             categories=categories,
             brands=[f"brand{b:02d}" for b in range(BRANDS)],
             price=price,
-            item_effect=dials.item_effect * _standardised(np.asarray(effect), popularity),
+            item_effect=item_effect,
             user_effect=dials.user_effect
             * _standardised(stream(seed, "user effects").standard_normal(users), user_popularity),
             values=values,
             effects=_context_effects(dials, values, seed),
             delay_effects=_delay_effects(dials, values, seed),
             follower=follower,
+            follow=_follow(dials, pairs, popularity * np.exp(item_effect)),
             pairs=pairs,
         )
 
@@ -155,6 +158,19 @@ def _delay_effects(dials: Dials, values: list[F64], seed: int) -> list[F64]:
     moved = values[:2]
     scale = dials.delay_spread / np.sqrt(max(1, len(moved)))
     return [scale * _standardised(rng.standard_normal(len(p)), p) for p in moved]
+
+
+def _follow(dials: Dials, pairs: I32, sales: F64) -> F64:
+    """Chance of a follow-up by source rank. The better seller of a symmetric pair leads to the other less often, so that
+    both directions are about as frequent: a count would else see a direction that is only popularity.
+    """
+    chance = np.zeros(len(sales))
+    for source, target, one_way in pairs.tolist():
+        chance[source] = dials.follow
+        if not one_way:
+            chance[target] = dials.follow
+            chance[[source, target]] *= min(sales[source], sales[target]) / sales[[source, target]]
+    return chance
 
 
 def _planted(dials: Dials, items: int, seed: int) -> tuple[I32, I32, I32, list[str]]:

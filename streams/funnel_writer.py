@@ -119,7 +119,10 @@ class _Columns:
         order = joined(np.full(len(i), -1, np.int32), effects.order[e])
         line = joined(np.full(len(i), -1, np.int32), effects.line[e])
         bought = np.isin(kind, (Type.PURCHASE, Type.RETURN))
-        request = np.where((naming == 1) | (naming == 3), np.append(imp.request, np.int32(-1))[source], -1)
+        asked = (
+            (naming == 1) | (naming == 3) | (user < 0)
+        )  # what a guest does meets the impression in the request alone
+        request = np.where(asked, np.append(imp.request, np.int32(-1))[source], -1)
         columns = {
             "event_id": pc.binary_join_element_wise(
                 pa.array(_PREFIX[kind]), pa.array(joined(i, e)).cast(pa.string()), ""

@@ -26,7 +26,7 @@ REPEATING = ("user_id", "item_id", "currency")
 
 
 def log_schema(words: Sequence[str] = (), numbers: Sequence[str] = ()) -> pa.Schema:
-    """Schema of a written log: the canonical fields, then one column a feature (`words` categorical, `numbers` numeric).
+    """Schema of a written log: the canonical fields, then the features (`words` categorical, `numbers` numeric).
 
     >>> log_schema(["channel"]).field("channel").type == WORD
     True
