@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from ...graph_store.hash import pair64
-from ...graph_store.kernel import kernel
+from ...graph_store.kernel import kernel, lean_kernel
 
-DONE, GROW_LABELS, GROW_COPURCHASES, GROW_PAIRS, GROW_REJECTS = 0, 1, 2, 3, 4
+DONE, GROW_LABELS, GROW_COPURCHASES, GROW_PAIRS, GROW_REJECTS, GROW_SCRATCH = 0, 1, 2, 3, 4, 5
 
 # columns of the books; the order is that of attribution_tables.BOOKS
 APPLIED, DUPLICATE, CONFLICT, SET_ASIDE, ATTRIBUTED, UNATTRIBUTED, ORPHAN, REPEAT = 1, 2, 3, 4, 5, 6, 7, 8
@@ -35,7 +35,7 @@ def pair_many(a, b):  # type: ignore[no-untyped-def]
     return out
 
 
-@kernel
+@lean_kernel
 def emit_label(out, used, now, effect_ts, op, sequence, label, impression_ts, key, user, item):  # type: ignore[no-untyped-def]
     k = used[0]
     out["ts"][k] = now
@@ -53,7 +53,7 @@ def emit_label(out, used, now, effect_ts, op, sequence, label, impression_ts, ke
     used[0] = k + 1
 
 
-@kernel
+@lean_kernel
 def emit_copurchase(out, used, now, effect_ts, kind, sign, event, sequence, user, source, target, weight, quantity):  # type: ignore[no-untyped-def]
     k = used[1]
     out["ts"][k] = now

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...graph_store.hash import pair64
 from ...graph_store.hash_index import find, put
-from ...graph_store.kernel import kernel
+from ...graph_store.kernel import lean_kernel
 from .effects import apply_effect, open_impression
 from .emit import (
     APPLIED,
@@ -24,6 +24,7 @@ from .emit import (
     GROW_LABELS,
     GROW_PAIRS,
     GROW_REJECTS,
+    GROW_SCRATCH,
     ITEM,
     LATE,
     PROGRESS,
@@ -38,15 +39,15 @@ from .orders import apply_purchase, apply_return, order_line_key
 from .timers import fire_timers
 
 
-@kernel
+@lean_kernel
 def known_impression(s, e, i):  # type: ignore[no-untyped-def]
     """Entry of the impression that row i names, -1: none."""
     return find(s.label_keys, s.label_values, pair64(e["key"][i], e["impression"][i]))
 
 
-@kernel
-def is_duplicate(s, e, i, now, reject):  # type: ignore[no-untyped-def]
-    """Has this event, impression or order line been seen? reject[0] is set where the same id had other content."""
+@lean_kernel
+def is_duplicate(s, e, i, now, used):  # type: ignore[no-untyped-def]
+    """Has this event, impression or order line been seen? used[3] is set where the same id had other content."""
     type_, key, content = e["rank"][i], e["key"][i], e["tie"][i]
     books = s.books
     plain = type_ == VIEW and e["impression"][i] == e["id"][i]
@@ -63,7 +64,7 @@ def is_duplicate(s, e, i, now, reject):  # type: ignore[no-untyped-def]
         before = rows["content"][known & (rows.shape[0] - 1)]
     if known >= 0:
         books[type_, DUPLICATE if before == content else CONFLICT] += 1
-        reject[0] = 0 if before == content else 1
+        used[3] = 0 if before == content else 1
         return True
     if plain:
         return False
@@ -86,21 +87,21 @@ def is_duplicate(s, e, i, now, reject):  # type: ignore[no-untyped-def]
     return False
 
 
-@kernel
+@lean_kernel
 def apply_item(out, features_out, pairs_out, pair_features_out, used, e, features, i, now):  # type: ignore[no-untyped-def]
     """A catalogue row goes to both sides."""
     at, pair_at = used[0], used[1]
     emit_label(out, used, now, e["ts"][i], 0, e["id"][i], e["item"][i], e["ts"][i], e["key"][i], ZERO, e["item"][i])
     out["rank"][at] = 0
     out["impression"][at] = ZERO
-    emit_copurchase(pairs_out, used, now, e["ts"][i], 0, 1, e["id"][i], 0, ZERO, ZERO, e["item"][i], np.int64(0),
-                np.int64(0))  # fmt: skip
+    emit_copurchase(pairs_out, used, now, e["ts"][i], 0, 1, pair64(e["key"][i], e["id"][i]), 0, ZERO, ZERO,
+                    e["item"][i], np.int64(0), np.int64(0))  # fmt: skip
     for f in range(features.shape[1]):
         features_out[at, f] = features[i, f]
         pair_features_out[pair_at, f] = features[i, f]
 
 
-@kernel
+@lean_kernel
 def count_returnable(s, e, i):  # type: ignore[no-untyped-def]
     """Upper bound of the rows that a purchase or return may emit on thalweg.copurchases beyond its own pairs."""
     rows, tail = s.purchases, s.purchase_ends[0]
@@ -120,13 +121,15 @@ def count_returnable(s, e, i):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@lean_kernel
 def find_room(s, e, i, out, pairs_out, used, rules):  # type: ignore[no-untyped-def]
     """What must grow before row i can be applied, else DONE."""
     type_ = e["rank"][i]
     waiting = s.waiting_ends[1] - s.waiting_ends[0] + s.waiting_skew_ends[1] - s.waiting_skew_ends[0]
     if used[0] + 4 + waiting > out.shape[0]:
         return GROW_LABELS
+    if waiting > s.chain.shape[0]:
+        return GROW_SCRATCH
     if type_ == ITEM and used[1] + 1 > pairs_out.shape[0]:
         return GROW_COPURCHASES
     if type_ == BUY or type_ == RETURN:
@@ -135,6 +138,8 @@ def find_room(s, e, i, out, pairs_out, used, rules):  # type: ignore[no-untyped-
             more += count_returnable(s, e, i)
             if used[0] + 4 + waiting + more > out.shape[0]:
                 return GROW_LABELS
+            if more > s.found.shape[0]:
+                return GROW_SCRATCH
         if used[1] + more > pairs_out.shape[0]:
             return GROW_COPURCHASES
         if s.pair_ends[1] - s.pair_ends[0] + rules.history > s.pairs.shape[0]:
@@ -144,7 +149,7 @@ def find_room(s, e, i, out, pairs_out, used, rules):  # type: ignore[no-untyped-
     return DONE
 
 
-@kernel
+@lean_kernel
 def is_too_old(rules, type_, ts, clock):  # type: ignore[no-untyped-def]
     """Is a late row beyond the memory that would tell its duplicate?"""
     if type_ == ITEM or type_ == PROGRESS:
@@ -152,7 +157,7 @@ def is_too_old(rules, type_, ts, clock):  # type: ignore[no-untyped-def]
     return ts < clock - (rules.return_window if type_ == BUY or type_ == RETURN else rules.window)
 
 
-@kernel
+@lean_kernel
 def attribute_rows(s, rules, e, features, order, start, clock, before, out, features_out, pairs_out, pair_features_out,
                    used, rejects):  # type: ignore[no-untyped-def] # fmt: skip
     """Apply rows e[order[start]], ... in order, then fire the timers due below `before`.
@@ -161,7 +166,7 @@ def attribute_rows(s, rules, e, features, order, start, clock, before, out, feat
     ----------
     s : namedtuple of tables and indexes (attribution.State)
     clock : the stage's clock where the rows come late, else NO_CLOCK
-    used : int64[3], numbers of rows used in `out`, `pairs_out`, `rejects`; grown by the call
+    used : int64[4], numbers of rows used in `out`, `pairs_out`, `rejects`, grown by the call; the fourth is scratch
     rejects : int64[n, 3]: index of the row, reason (0 conflict, 1 set aside), type
 
     Returns
@@ -169,7 +174,6 @@ def attribute_rows(s, rules, e, features, order, start, clock, before, out, feat
     (status, next) : DONE, or what must grow before the call goes on at order[next]
     """
     late = clock > -(2**61)
-    reject = np.zeros(1, np.int64)
     for j in range(start, order.shape[0]):
         i = order[j]
         type_, ts = e["rank"][i], e["ts"][i]
@@ -185,19 +189,19 @@ def attribute_rows(s, rules, e, features, order, start, clock, before, out, feat
             s.books[type_, APPLIED] += 1
             continue
         aside = late and is_too_old(rules, type_, ts, clock)
-        reject[0] = 0
-        if aside or is_duplicate(s, e, i, now, reject):
+        used[3] = 0
+        if late and not aside:
+            s.books[type_, LATE] += 1
+        if aside or is_duplicate(s, e, i, now, used):
             if aside:
                 s.books[type_, SET_ASIDE] += 1
-            if aside or reject[0] == 1:
+            if aside or used[3] == 1:
                 rejects[used[2], 0] = i
                 rejects[used[2], 1] = 1 if aside else 0
                 rejects[used[2], 2] = type_
                 used[2] += 1
             continue
         s.books[type_, APPLIED] += 1
-        if late:
-            s.books[type_, LATE] += 1
         if type_ == VIEW:
             open_impression(s, out, features_out, used, rules, e, features, i, now)
         elif type_ == BUY:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...graph_store.hash import pair64
 from ...graph_store.hash_index import delete, find, put
-from ...graph_store.kernel import kernel
+from ...graph_store.kernel import lean_kernel
 from .effects import apply_effect, wait_for
 from .emit import (
     ATTRIBUTED,
@@ -29,7 +29,7 @@ from .emit import (
 from .timers import enlist, unlist
 
 
-@kernel
+@lean_kernel
 def earlier_line(s, rules, number, node):  # type: ignore[no-untyped-def]
     """From `node` down the lines of its item: the latest unreturned one of an earlier order inside the horizon; -1."""
     rows, tail = s.purchases, s.purchase_ends[0]
@@ -46,7 +46,7 @@ def earlier_line(s, rules, number, node):  # type: ignore[no-untyped-def]
     return np.int64(-1)
 
 
-@kernel
+@lean_kernel
 def make_pairs(s, out, used, rules, now, number):  # type: ignore[no-untyped-def]
     """Each distinct item bought by the user in an earlier order inside the horizon, with the item of line `number`."""
     rows, pairs, ends = s.purchases, s.pairs, s.pair_ends
@@ -91,7 +91,7 @@ def make_pairs(s, out, used, rules, now, number):  # type: ignore[no-untyped-def
     rows["pair_count"][b] = made
 
 
-@kernel
+@lean_kernel
 def chain_line(s, rows, number, keys, values, count, chain, by_order):  # type: ignore[no-untyped-def]
     """Insert a line into its chain of lines, newest first; True where it is the newest."""
     mask, tail = rows.shape[0] - 1, s.purchase_ends[0]
@@ -116,7 +116,7 @@ def chain_line(s, rows, number, keys, values, count, chain, by_order):  # type: 
     return newer < 0
 
 
-@kernel
+@lean_kernel
 def order_line_key(key, order, line, item, quantity):  # type: ignore[no-untyped-def]
     """Key of an order line: the order and its line number, else the order, item and quantity; 0 without an order."""
     if order == ZERO:
@@ -126,7 +126,7 @@ def order_line_key(key, order, line, item, quantity):  # type: ignore[no-untyped
     return pair64(pair64(pair64(key, order), item), np.uint64(quantity))
 
 
-@kernel
+@lean_kernel
 def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[no-untyped-def]
     """An order line: popularity, pairs, the impression that earned it, returns that waited for it."""
     rows, ends = s.purchases, s.purchase_ends
@@ -138,7 +138,7 @@ def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[n
     rows["order"][k] = e["order"][i]
     rows["item"][k] = item
     rows["line"][k] = order_line_key(key, e["order"][i], e["line"][i], item, e["quantity"][i])
-    rows["event"][k] = e["id"][i]
+    rows["event"][k] = pair64(key, e["id"][i])
     rows["ts"][k] = e["ts"][i]
     rows["effective"][k] = now
     rows["quantity"][k] = e["quantity"][i]
@@ -150,7 +150,7 @@ def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[n
     ends[1] = number + 1
     if rows["line"][k] != ZERO:
         put(s.line_keys, s.line_values, s.line_count, rows["line"][k], number)
-    emit_copurchase(pairs_out, used, now, e["ts"][i], 1, 1, e["id"][i], 0, e["user"][i], ZERO, item, np.int64(0),
+    emit_copurchase(pairs_out, used, now, e["ts"][i], 1, 1, rows["event"][k], 0, e["user"][i], ZERO, item, np.int64(0),
                 e["quantity"][i])  # fmt: skip
     chain = pair64(key, item)
     before = find(s.line_item_keys, s.line_item_values, chain)
@@ -174,7 +174,7 @@ def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[n
                          False)  # fmt: skip
 
 
-@kernel
+@lean_kernel
 def returns_waiting(s, rows, ends, keys, values, cause, out, pairs_out, used, rules, now, number, named):  # type: ignore[no-untyped-def]
     """Returns that waited for order line `number`, oldest first."""
     mask = rows.shape[0] - 1
@@ -187,7 +187,7 @@ def returns_waiting(s, rows, ends, keys, values, cause, out, pairs_out, used, ru
     while k >= ends[0]:
         count += 1
         k = rows["older"][k & mask]
-    chain = np.empty(count, np.int64)
+    chain = s.chain
     k = head
     for c in range(count):
         chain[count - 1 - c] = k
@@ -205,14 +205,14 @@ def returns_waiting(s, rows, ends, keys, values, cause, out, pairs_out, used, ru
                 s.books[RETURN, OVER] += 1
 
 
-@kernel
+@lean_kernel
 def withdrawals(s, number):  # type: ignore[no-untyped-def]
-    """Numbers of the live pairs that order line `number` made or stands in as the earlier line: int64[n]."""
+    """How many live pairs order line `number` made or stands in as the earlier line; their numbers go to `found`."""
     rows, pairs = s.purchases, s.pairs
     mask, pair_mask, tail, pair_tail = rows.shape[0] - 1, pairs.shape[0] - 1, s.purchase_ends[0], s.pair_ends[0]
     x = number & mask
     total = rows["pair_count"][x]
-    found = np.empty(16 + total, np.int64)
+    found = s.found
     n = 0
     for p in range(max(rows["pairs"][x], pair_tail), rows["pairs"][x] + total):
         if pairs["alive"][p & pair_mask] == 1:
@@ -225,16 +225,14 @@ def withdrawals(s, number):  # type: ignore[no-untyped-def]
             b = line & mask
             for p in range(max(rows["pairs"][b], pair_tail), rows["pairs"][b] + rows["pair_count"][b]):
                 if pairs["line"][p & pair_mask] == number and pairs["alive"][p & pair_mask] == 1:
-                    if n == found.shape[0]:
-                        found = np.concatenate((found, np.empty(n, np.int64)))
                     found[n] = p
                     n += 1
             line = rows["older_item"][b]
         node = rows["older"][node & mask]
-    return found[:n]
+    return n
 
 
-@kernel
+@lean_kernel
 def take_back(s, out, pairs_out, used, rules, now, number, quantity, event, ts, sequence):  # type: ignore[no-untyped-def]
     """Take `quantity` units off order line `number`; what is over. A line with nothing left is reversed everywhere."""
     rows = s.purchases
@@ -249,8 +247,8 @@ def take_back(s, out, pairs_out, used, rules, now, number, quantity, event, ts, 
     emit_copurchase(pairs_out, used, now, rows["ts"][x], 1, -1, event, pair_sequence(sequence, 0), rows["user"][x],
                 ZERO, rows["item"][x], np.int64(0), rows["quantity"][x])  # fmt: skip
     pairs, pair_mask = s.pairs, s.pairs.shape[0] - 1
-    found = withdrawals(s, number)
-    for n in range(found.shape[0]):
+    found = s.found
+    for n in range(withdrawals(s, number)):
         p = found[n] & pair_mask
         pairs["alive"][p] = 0
         if find(s.pair_keys, s.pair_values, pairs["key"][p]) == found[n]:
@@ -269,18 +267,19 @@ def take_back(s, out, pairs_out, used, rules, now, number, quantity, event, ts, 
     return quantity - taken
 
 
-@kernel
+@lean_kernel
 def pair_sequence(line, n):  # type: ignore[no-untyped-def]
     """Sequence number of the n-th row that a return emits for its line-th order line."""
     return line * 1_000_000 + n
 
 
-@kernel
+@lean_kernel
 def apply_return(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[no-untyped-def]
     """A return names its order and item, else takes back the user's latest unreturned line of the item."""
     rows, tail = s.purchases, s.purchase_ends[0]
     mask = rows.shape[0] - 1
     key, item, ts, quantity = e["key"][i], e["item"][i], e["ts"][i], e["quantity"][i]
+    event = pair64(key, e["id"][i])
     named = e["order"][i] != ZERO
     if named:
         chain = pair64(pair64(key, e["order"][i]), item)
@@ -296,7 +295,7 @@ def apply_return(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[no-
         if fits:
             known = True
             if rows["left"][x] > 0:
-                quantity = take_back(s, out, pairs_out, used, rules, now, number, quantity, e["id"][i], ts, lines)
+                quantity = take_back(s, out, pairs_out, used, rules, now, number, quantity, event, ts, lines)
                 lines += 1
                 if not named:
                     break
@@ -309,7 +308,7 @@ def apply_return(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[no-
     s.pointers[1] += 1
     if named:
         wait_for(s.waiting, s.waiting_ends, s.waiting_keys, s.waiting_values, s.waiting_count,
-              pair64(chain, RETURN_CAUSE), e["id"][i], key, item, RETURN, ts, now, np.int64(-1), quantity)  # fmt: skip
+              pair64(chain, RETURN_CAUSE), event, key, item, RETURN, ts, now, np.int64(-1), quantity)  # fmt: skip
     else:
         wait_for(s.waiting_skew, s.waiting_skew_ends, s.waiting_skew_keys, s.waiting_skew_values, s.waiting_skew_count,
-              pair64(chain, RETURN_CAUSE), e["id"][i], key, item, RETURN, ts, now, np.int64(-1), quantity)  # fmt: skip
+              pair64(chain, RETURN_CAUSE), event, key, item, RETURN, ts, now, np.int64(-1), quantity)  # fmt: skip

@@ -19,7 +19,7 @@ from ..block import NO_CLOCK, Block, Codes, Rows
 from ..configuration import Configuration
 from ..row import COPURCHASE_ROW, EVENT_ROW, LABEL_ROW, Type
 from ..stage import Order, Outputs, Stage
-from .emit import DONE, GROW_COPURCHASES, GROW_LABELS, GROW_PAIRS, GROW_REJECTS
+from .emit import DONE, GROW_COPURCHASES, GROW_LABELS, GROW_PAIRS, GROW_REJECTS, GROW_SCRATCH
 from .kernel import attribute_rows
 from .tables import BOOKS, Tables, rules
 
@@ -44,6 +44,8 @@ State: Any = namedtuple(  # noqa: PYI024 - built from the two lists above; numba
         *(f"{name}_{part}" for name in _INDEX_NAMES for part in ("keys", "values", "count")),
         "pointers",
         "books",
+        "chain",
+        "found",
     ],
 )
 REASONS = ("id_conflict", "too_late")
@@ -69,7 +71,8 @@ class AttributionStage(Stage):
         super().__init__(configuration, store, sources)
         self._rules = rules(configuration.attribution)
         self._tables = Tables(store)
-        self._used = np.zeros(3, np.int64)
+        self._used = np.zeros(4, np.int64)
+        self._chain, self._found = np.zeros(64, np.int64), np.zeros(1024, np.int64)
         self._labels = np.zeros(1 << 12, LABEL_ROW)
         self._label_codes = np.zeros((1 << 12, self._width), np.uint32)
         self._copurchases = np.zeros(1 << 12, COPURCHASE_ROW)
@@ -164,6 +167,11 @@ class AttributionStage(Stage):
             self._tables.indexes["pair"].reserve(more)
         elif status == GROW_REJECTS:
             self._rejects = np.resize(self._rejects, (2 * len(self._rejects), 3))
+        elif status == GROW_SCRATCH:
+            self._chain, self._found = (
+                np.zeros(2 * len(self._chain), np.int64),
+                np.zeros(2 * len(self._found), np.int64),
+            )
 
     def _state(self) -> Any:
         rings, indexes = self._tables.rings, self._tables.indexes
@@ -172,7 +180,7 @@ class AttributionStage(Stage):
         ))  # fmt: skip
         return State(
             *(rings[name].rows for name in _RING_FIELDS), *(rings[name].ends for name in _RING_FIELDS), *parts,
-            self._tables.pointers, self._tables.books,
+            self._tables.pointers, self._tables.books, self._chain, self._found,
         )  # fmt: skip
 
     # ---- output

@@ -6,11 +6,11 @@ import numpy as np
 
 from ...graph_store.hash import pair64
 from ...graph_store.hash_index import delete, find, put
-from ...graph_store.kernel import kernel
+from ...graph_store.kernel import lean_kernel
 from .emit import BUY, EXPIRY_SEQUENCE, LATE_LABEL, OP_EXPIRY, ORPHAN, RETURN, UNATTRIBUTED, ZERO, emit_label
 
 
-@kernel
+@lean_kernel
 def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-def]
     """Emit EXPIRY where the window ended before `before`; forget what is past the late span. False: no room."""
     rows, ends = s.impressions, s.impression_ends
@@ -45,7 +45,7 @@ def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-
     return True
 
 
-@kernel
+@lean_kernel
 def forget_seen(rows, ends, life, before, keys, values, count):  # type: ignore[no-untyped-def]
     mask = rows.shape[0] - 1
     while ends[0] < ends[1] and rows["effective"][ends[0] & mask] + life < before:
@@ -55,7 +55,7 @@ def forget_seen(rows, ends, life, before, keys, values, count):  # type: ignore[
         ends[0] += 1
 
 
-@kernel
+@lean_kernel
 def give_up_waiting(rows, ends, life, before, keys, values, count, books, pointers, column):  # type: ignore[no-untyped-def]
     mask = rows.shape[0] - 1
     while ends[0] < ends[1] and rows["effective"][ends[0] & mask] + life < before:
@@ -71,7 +71,7 @@ def give_up_waiting(rows, ends, life, before, keys, values, count, books, pointe
         ends[0] += 1
 
 
-@kernel
+@lean_kernel
 def unlist(s, number):  # type: ignore[no-untyped-def]
     """Take an order line out of its user's list of distinct items."""
     rows = s.purchases
@@ -89,7 +89,7 @@ def unlist(s, number):  # type: ignore[no-untyped-def]
     rows["listed"][i] = 0
 
 
-@kernel
+@lean_kernel
 def enlist(s, number):  # type: ignore[no-untyped-def]
     """Put an order line into its user's list, newest first."""
     rows = s.purchases
@@ -111,7 +111,7 @@ def enlist(s, number):  # type: ignore[no-untyped-def]
         put(s.user_keys, s.user_values, s.user_count, rows["key"][i], number)
 
 
-@kernel
+@lean_kernel
 def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
     rows, ends = s.purchases, s.purchase_ends
     mask = rows.shape[0] - 1
@@ -138,7 +138,7 @@ def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
         ends[0] = number + 1
 
 
-@kernel
+@lean_kernel
 def forget_pairs(s, life, before):  # type: ignore[no-untyped-def]
     rows, ends = s.pairs, s.pair_ends
     mask = rows.shape[0] - 1
@@ -149,7 +149,7 @@ def forget_pairs(s, life, before):  # type: ignore[no-untyped-def]
         ends[0] += 1
 
 
-@kernel
+@lean_kernel
 def fire_timers(s, out, used, rules, before):  # type: ignore[no-untyped-def]
     """Fire every closing timer due below `before`; False where the label buffer is full."""
     if not expire_impressions(s, out, used, rules, before):
