@@ -32,9 +32,10 @@ U32 = npt.NDArray[np.uint32]
 F64 = npt.NDArray[np.float64]
 Names = tuple[U64, pa.StringArray]
 
+_HASHED = ("user_id", "item_id", "impression_id", "request_id", "order_id", "line", "currency")
+"""Columns whose hashes stand behind the two of the event id, in the order that `_fill` reads them."""
+
 _LOW = np.uint64(0xFFFFFFFF)
-_FOLD = np.uint64(0xFF51AFD7ED558CCD)
-_S33 = np.uint64(33)
 _HALF, _QUARTER, _THREE = 2.0**-0.5, 2.0**-0.75, 2.0**-0.25
 
 
@@ -138,8 +139,9 @@ def _validity(array: pa.Array) -> npt.NDArray[np.uint8]:
 def _gathered(array: pa.DictionaryArray, values: npt.NDArray[np.generic], out: npt.NDArray[np.generic]) -> None:
     """out[i] = values[index of row i], 0 where the row is null."""
     indices = array.indices
-    raw = np.frombuffer(indices.buffers()[1], indices.type.to_pandas_dtype())[indices.offset : indices.offset + len(indices)]
-    _gather(values, raw, _validity(indices), indices.offset, out)
+    start, end = indices.offset, indices.offset + len(indices)
+    raw = np.frombuffer(indices.buffers()[1], indices.type.to_pandas_dtype())[start:end]
+    _gather(values, raw, _validity(indices), start, out)
 
 
 def _plain_codes(array: pa.Array, seed: np.uint64, out: U32) -> None:
@@ -151,58 +153,56 @@ def _plain_codes(array: pa.Array, seed: np.uint64, out: U32) -> None:
         out[array.is_null().to_numpy(zero_copy_only=False)] = 0
 
 
-def feature_codes(batch: pa.RecordBatch, configuration: Configuration) -> U32:
-    """Codes of the declared features: uint32 [n, F], columns in the order of `configuration.features`."""
-    n = len(batch)
-    out = np.zeros((n, len(configuration.features)), np.uint32)
-    for j, feature in enumerate(configuration.features):
-        array = batch.column(feature.name)
-        seed = np.uint64(feature_seed(feature.name))
-        if array.null_count == n:
-            continue
-        if feature.kind == "numeric":
-            _numeric_codes(array.to_numpy(zero_copy_only=False), seed, out[:, j])
-        elif pa.types.is_dictionary(array.type):
-            values = np.zeros(len(array.dictionary), np.uint32)
-            _plain_codes(array.dictionary, seed, values)
-            _gathered(array, values, out[:, j])
+@kernel
+def _hash_column(data, offsets, first, bits, seed, out):  # type: ignore[no-untyped-def]
+    """Hash of each string into out; 0 where null (`bits` is the validity bitmap, empty: all valid)."""
+    for i in range(out.shape[0]):
+        at = first + i
+        if bits.shape[0] and not (bits[at >> 3] >> (at & 7)) & 1:
+            out[i] = np.uint64(0)
         else:
-            _plain_codes(array, seed, out[:, j])
-    return out
+            out[i] = hash_span(data, offsets[at], offsets[at + 1], seed)
 
 
-def _hashes(array: pa.Array, seed: np.uint64 = SEED_ID) -> U64:
-    n = len(array)
-    if array.null_count == n:
-        return np.zeros(n, np.uint64)
-    if pa.types.is_dictionary(array.type):
-        out = np.empty(n, np.uint64)
+def _hash_into(array: pa.Array, out: U64, seed: np.uint64 = SEED_ID) -> None:
+    if array.null_count == len(array):
+        out[:] = 0
+    elif pa.types.is_dictionary(array.type):
         _gathered(array, hash_strings(array.dictionary, seed), out)
-        return out
-    return hash_strings(array, seed)
+    else:
+        wide = pa.types.is_large_string(array.type)
+        _, offsets, data = array.buffers()
+        text = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+        ends = np.frombuffer(offsets, np.int64 if wide else np.int32)
+        _hash_column(text, ends, array.offset, _validity(array), seed, out)
 
 
 @kernel
-def _fold(h, word):  # type: ignore[no-untyped-def]
-    h = (h ^ word) * _FOLD
-    return h ^ (h >> _S33)
+def _transpose(codes, out):  # type: ignore[no-untyped-def]
+    """out[i, j] = codes[j, i]."""
+    features, n = codes.shape
+    for i in range(n):
+        for j in range(features):
+            out[i, j] = codes[j, i]
 
 
 @kernel
-def _fill(rows, event, number, price_bits, codes, source, offsets):  # type: ignore[no-untyped-def]
-    """event: uint64 [9, n] hashes; number: int64 [4, n] type, ts, position, quantity."""
+def _fill(rows, event, number, price, price_bits, codes, odd, source, offsets):  # type: ignore[no-untyped-def]
+    """event: uint64 [9, n] hashes; number: int64 [4, n] type, ts, position, quantity; odd: uint64 [12 + F] multipliers.
+
+    The content hash is the multilinear sum of its words, mixed: two contents that differ in one word always differ.
+    """
     n = rows.shape[0]
     features = codes.shape[1]
     for i in range(n):
         kind, ts, position, quantity = number[0, i], number[1, i], number[2, i], number[3, i]
         id1, user, item, impression, request = event[0, i], event[2, i], event[3, i], event[4, i], event[5, i]
         order, line = event[6, i], event[7, i]
-        h = _fold(np.uint64(kind), np.uint64(ts))
-        for word in (user, item, impression, request, order, line, np.uint64(position), price_bits[i]):
-            h = _fold(h, word)
-        h = _fold(_fold(h, event[8, i]), np.uint64(quantity))
+        h = np.uint64(kind) * odd[0] + np.uint64(ts) * odd[1] + user * odd[2] + item * odd[3] + impression * odd[4]
+        h += request * odd[5] + order * odd[6] + line * odd[7] + np.uint64(position) * odd[8] + price_bits[i] * odd[9]
+        h += event[8, i] * odd[10] + np.uint64(quantity) * odd[11]
         for j in range(features):
-            h = _fold(h, np.uint64(codes[i, j]))
+            h += np.uint64(codes[i, j]) * odd[12 + j]
         if kind == 0:
             key = pair64(np.uint64(4), item)
         elif user != np.uint64(0):
@@ -226,6 +226,7 @@ def _fill(rows, event, number, price_bits, codes, source, offsets):  # type: ign
         rows["request"][i] = request
         rows["order"][i] = order
         rows["line"][i] = line
+        rows["price"][i] = price[i]
         rows["quantity"][i] = quantity
         rows["source"][i] = source
         rows["offset"][i] = offsets[i]
@@ -243,30 +244,108 @@ def _distinct(hashes, keys, values, count, first):  # type: ignore[no-untyped-de
     return m
 
 
-def item_names(batch: pa.RecordBatch, hashes: U64) -> Names:
-    """Hash and text of the distinct item ids of a batch, in order of first appearance."""
-    n = len(hashes)
-    size = 1 << max(4, (2 * n - 1).bit_length()) if n else 16
-    first = np.empty(n, np.int64)
-    m = _distinct(hashes, np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(1, np.int64), first)
-    at = first[:m]
-    text = batch.column("item_id").take(pa.array(at))
-    if pa.types.is_dictionary(text.type):
-        text = text.dictionary_decode()
-    return hashes[at], text.cast(pa.string())
+def _multipliers(count: int) -> U64:
+    """`count` fixed odd numbers that look random."""
+    return np.array([mix64(np.uint64(j)) | np.uint64(1) for j in range(count)], np.uint64)
 
 
-def _integers(array: pa.Array, missing: int) -> npt.NDArray[np.int64]:
-    n = len(array)
-    if array.null_count == n:
-        return np.full(n, missing, np.int64)
-    return np.asarray(array.fill_null(missing).to_numpy(zero_copy_only=False), np.int64)
+class Intake:
+    """Turns canonical batches into rows; keeps its working arrays from batch to batch, since fresh pages are dear.
+
+    Parameters
+    ----------
+    configuration : its features are the columns of the codes
+    fresh : True: what `rows` returns is the caller's for good. False: it is overwritten by the next call
+    """
+
+    def __init__(self, configuration: Configuration, fresh: bool = True) -> None:
+        self.configuration = configuration
+        self.fresh = fresh
+        self._seeds = [np.uint64(feature_seed(feature.name)) for feature in configuration.features]
+        self._odd = _multipliers(12 + len(self._seeds))
+        self._room = 0
+        self._rows, self._by_row = np.empty(0, EVENT_ROW), np.empty((0, len(self._seeds)), np.uint32)
+
+    def _reserve(self, n: int) -> None:
+        """Working arrays for n rows."""
+        if n <= self._room:
+            return
+        self._room, size = n, 1 << max(4, (2 * n - 1).bit_length())
+        self._hashes = np.empty((9, n), np.uint64)
+        self._numbers = np.empty((4, n), np.int64)
+        self._price = np.empty(n, np.float64)
+        self._codes = np.empty((len(self._seeds), n), np.uint32)
+        self._keys, self._values = np.empty(size, np.uint64), np.empty(size, np.int64)
+        self._first = np.empty(n, np.int64)
+        if not self.fresh:
+            self._rows, self._by_row = np.empty(n, EVENT_ROW), np.empty((n, len(self._seeds)), np.uint32)
+
+    def rows(self, batch: CanonicalBatch, source_index: int) -> tuple[npt.NDArray[np.void], U32, Names]:
+        """Rows, feature codes and item names of a batch; see `event_rows`."""
+        events = batch.events
+        n = len(events)
+        self._reserve(n)
+        hashes, numbers, price = self._hashes[:, :n], self._numbers[:, :n], self._price[:n]
+        _hash_into(events.column("event_id"), hashes[0])
+        _hash_into(events.column("event_id"), hashes[1], SEED_ID2)
+        for row, name in enumerate(_HASHED, 2):
+            _hash_into(events.column(name), hashes[row])
+        numbers[0] = events.column("type").to_numpy(zero_copy_only=False)
+        numbers[1] = events.column("ts").to_numpy(zero_copy_only=False)
+        _integers_into(events.column("position"), -1, numbers[2])
+        _integers_into(events.column("quantity"), 1, numbers[3])
+        column = events.column("price")
+        price[:] = np.nan if column.null_count == n else column.to_numpy(zero_copy_only=False)
+        price += 0.0  # -0.0 becomes 0.0: one number, one content
+        rows = np.empty(n, EVENT_ROW) if self.fresh else self._rows[:n]
+        by_row = np.empty((n, len(self._seeds)), np.uint32) if self.fresh else self._by_row[:n]
+        self._feature_codes(events, by_row)
+        _fill(rows, hashes, numbers, price, price.view(np.uint64), by_row, self._odd, source_index, batch.offsets)
+        return rows, by_row, self._item_names(events, hashes[3])
+
+    def _feature_codes(self, events: pa.RecordBatch, out: U32) -> None:
+        """Codes of the declared features into out [n, F]."""
+        n = len(events)
+        codes = self._codes[:, :n]
+        for line, seed, feature in zip(codes, self._seeds, self.configuration.features, strict=True):
+            array = events.column(feature.name)
+            if array.null_count == n:
+                line[:] = 0
+            elif feature.kind == "numeric":
+                _numeric_codes(array.to_numpy(zero_copy_only=False), seed, line)
+            elif pa.types.is_dictionary(array.type):
+                values = np.zeros(len(array.dictionary), np.uint32)
+                _plain_codes(array.dictionary, seed, values)
+                _gathered(array, values, line)
+            else:
+                _plain_codes(array, seed, line)
+        _transpose(codes, out)
+
+    def _item_names(self, events: pa.RecordBatch, hashes: U64) -> Names:
+        """Hash and text of the distinct item ids, in order of first appearance."""
+        n = len(hashes)
+        size = 1 << max(4, (2 * n - 1).bit_length()) if n else 16
+        keys, values = self._keys[:size], self._values[:size]
+        keys[:] = 0
+        m = _distinct(hashes, keys, values, np.zeros(1, np.int64), self._first)
+        at = self._first[:m]
+        text = events.column("item_id").take(pa.array(at))
+        if pa.types.is_dictionary(text.type):
+            text = text.dictionary_decode()
+        return hashes[at], text.cast(pa.string())
+
+
+def _integers_into(array: pa.Array, missing: int, out: npt.NDArray[np.int64]) -> None:
+    if array.null_count == len(array):
+        out[:] = missing
+    else:
+        out[:] = array.fill_null(missing).to_numpy(zero_copy_only=False)
 
 
 def event_rows(
     batch: CanonicalBatch, configuration: Configuration, source_index: int
 ) -> tuple[npt.NDArray[np.void], U32, Names]:
-    """Rows, feature codes and item names of a canonical batch of n events.
+    """Rows, feature codes and item names of a canonical batch of n events; `Intake` does many batches faster.
 
     Parameters
     ----------
@@ -279,23 +358,4 @@ def event_rows(
     codes : uint32 [n, F]
     names : (uint64 [m], string [m]) the distinct item ids of the batch
     """
-    events = batch.events
-    n = len(events)
-    column = events.column
-    hashes = np.empty((9, n), np.uint64)
-    hashes[0] = _hashes(column("event_id"))
-    hashes[1] = _hashes(column("event_id"), SEED_ID2)
-    for row, name in enumerate(("user_id", "item_id", "impression_id", "request_id", "order_id", "line", "currency"), 2):
-        hashes[row] = _hashes(column(name))
-    numbers = np.empty((4, n), np.int64)
-    numbers[0] = column("type").to_numpy(zero_copy_only=False)
-    numbers[1] = column("ts").to_numpy(zero_copy_only=False)
-    numbers[2] = _integers(column("position"), -1)
-    numbers[3] = _integers(column("quantity"), 1)
-    rows = np.empty(n, EVENT_ROW)
-    price = column("price")
-    rows["price"] = np.nan if price.null_count == n else price.to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
-    codes = feature_codes(events, configuration)
-    bits = np.ascontiguousarray(rows["price"]).view(np.uint64)
-    _fill(rows, hashes, numbers, bits, codes, source_index, batch.offsets)
-    return rows, codes, item_names(events, hashes[3])
+    return Intake(configuration).rows(batch, source_index)
