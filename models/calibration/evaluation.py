@@ -54,6 +54,7 @@ class EpochScore:
     trials: int
     positives: int
     levels: int
+    fitted: bool
     raw: Score
     calibrated: Score
     selected: int
@@ -98,7 +99,7 @@ def score_epoch(grid: Grid, reading: Reading) -> EpochScore | None:
     raw, calibrated, selected = rates_of(grid, reading)
     chosen, hits, found = float(trials[selected].sum()), float(positives[selected].sum()), float(positives.sum())
     return EpochScore(
-        reading.epoch, int(trials.sum()), int(found), reading.levels,
+        reading.epoch, int(trials.sum()), int(found), reading.levels, reading.fitted,
         score(raw, trials, positives), score(calibrated, trials, positives),
         int(chosen), hits / chosen if chosen else math.nan, hits / found if found else math.nan,
     )  # fmt: skip
@@ -177,6 +178,7 @@ def summary(grid: Grid, shelf: Shelf, last: int, epochs_a_block: int = 7) -> dic
         "epochs": len(rows),
         "trials": int(trials.sum()),
         "positives": positives,
+        "epochs_fitted": sum(row.fitted for row in rows),
         "epochs_with_levels": sum(row.levels > 1 for row in rows),
         "raw": asdict(score(raw, cells, hits)),
         "calibrated": asdict(score(calibrated, cells, hits)),

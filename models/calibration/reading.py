@@ -10,7 +10,10 @@ The way from integers to rates:
 4. Epochs are dealt into `FOLDS` folds by number. Rates fitted on the other folds are judged on each: the levels enter
    service only where they beat a single level there, by more than chance over folds and by more than random levels
    do (the control: any levels at all look good on the data they were fitted on).
-5. The cut is chosen on the same held-out counts, see `threshold`. Then the rates are fitted once more on all folds.
+5. Rates fitted on the older epochs are judged on the newest: where they lose to the raw score there by more than
+   chance, fewer levels are tried, then the raw score is given back. While a model still learns fast, yesterday's
+   corrections do harm.
+6. The cut is chosen on the held-out counts of 4, see `threshold`. Then the rates are fitted once more on all folds.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from .grid import Grid
 from .isotonic import pool_adjacent
 from .levels import by_level, form_levels
 from .platt import LEVEL_RIDGE, POOLED_RIDGE, fit_platt, platt_prior
-from .threshold import Cut, choose_cut, thresholds
+from .threshold import choose_cut, thresholds
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -67,6 +70,15 @@ class Rules:
         """Latest epoch whose labels are all known when `epoch` begins."""
         return epoch - self.maturity
 
+    @property
+    def keep(self) -> float:
+        """Weight of an epoch relative to the next.
+
+        >>> Rules(half_life=1.0).keep
+        0.5
+        """
+        return float(2.0 ** (-1.0 / self.half_life))
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -77,6 +89,7 @@ class Reading:
     epoch : the epoch it applies to, and at whose start it was made
     first, last : the matured epochs that were read (last < first: none yet)
     trials, positives : whole numbers behind it, before decay
+    fitted : False: every fit lost to the raw score on the newest epochs, so the rate is the raw score
     level_of : uint8[uncertainty_bins], level of each uncertainty bin, 0 the surest
     rate, low, high : float32[levels, score_bins], calibrated probability and its 90 % interval
     thresholds : int64[levels], first score bin selected; score_bins: none
@@ -91,6 +104,7 @@ class Reading:
     last: int
     trials: int
     positives: int
+    fitted: bool
     level_of: npt.NDArray[np.uint8]
     rate: npt.NDArray[np.float32]
     low: npt.NDArray[np.float32]
@@ -163,45 +177,95 @@ def make_reading(grid: Grid, epoch: int, rules: Rules) -> Reading:
 
     >>> from .grid import Shape
     >>> reading = make_reading(Grid.empty(Shape(8, 4, -2.0, 2.0)), 20, Rules())
-    >>> reading.levels, reading.trials, reading.cut, reading.rate.round(2)[0].tolist()[3:5]
-    (1, 0, 0.0, [0.4399999976158142, 0.5600000023841858])
+    >>> reading.levels, reading.fitted, reading.cut, reading.rate.round(2)[0].tolist()[3:5]
+    (1, False, 0.0, [0.4399999976158142, 0.5600000023841858])
     """
     last = rules.last_mature(epoch)
     first = last - min(math.ceil(HALF_LIVES * rules.half_life), grid.shape.epochs_kept - rules.maturity) + 1
-    keep = 2.0 ** (-1.0 / rules.half_life)
     logits = grid.shape.midpoints()
-    cells, hits, trials, positives = grid.decayed(first, last, keep, FOLDS)
-    level_of = form_levels(hits.sum(axis=(0, 1)), rules.levels, rules.evidence)
-    one = np.zeros(grid.shape.uncertainty_bins, np.int64)
-    single = by_level(cells, one), by_level(hits, one)
-    rates, losses = held_out(*single, logits)
-    gain = control = math.nan
-    counts = single
-    if level_of.max() > 0:
-        several = by_level(cells, level_of), by_level(hits, level_of)
-        shares = several[1].sum(axis=(0, 2))
-        random = grid.shuffled(first, last, keep, FOLDS, shares / shares.sum(), SEED ^ (epoch & 0xFFFF_FFFF))
-        level_rates, level_losses = held_out(*several, logits)
-        total = float(cells.sum())
-        saved = losses - level_losses
-        gain, control = float(saved.sum()) / total, float((losses - held_out(*random, logits)[1]).sum()) / total
-        if gain > max(control, 0.0) and float(saved.mean()) > float(saved.std(ddof=1)) / math.sqrt(FOLDS):
-            counts, rates = several, level_rates
-        else:
-            level_of = one
-    cut = choose_cut(rates.ravel(), counts[0].ravel(), counts[1].ravel(), rules.precision)
-    return _freeze(epoch, (first, last, trials, positives), level_of, counts, logits, cut, (gain, control))
-
-
-def _freeze(
-    epoch: int, behind: tuple[int, int, int, int], level_of: I64, counts: tuple[F64, F64], logits: F64, cut: Cut,
-    gains: tuple[float, float],
-) -> Reading:  # fmt: skip
-    alpha, beta = fit_rates(counts[0].sum(axis=0), counts[1].sum(axis=0), logits)
+    cells, hits, trials, positives = grid.decayed(first, last, rules.keep, FOLDS)
+    single = _candidate(np.zeros(grid.shape.uncertainty_bins, np.int64), cells, hits, logits)
+    several, gain, control = _levels(grid, (first, last, epoch), rules, cells, hits, single)
+    chosen = next((c for c in (several, single) if c and _pays(grid, first, last, rules, c.level_of)), None)
+    if chosen is None:
+        alpha, beta = _as_it_is(single.trials.sum(axis=0), logits)
+        raw = (alpha / (alpha + beta))[0]
+        cut = choose_cut(raw, single.trials.sum(axis=(0, 1)), single.positives.sum(axis=(0, 1)), rules.precision)
+    else:
+        alpha, beta = fit_rates(chosen.trials.sum(axis=0), chosen.positives.sum(axis=0), logits)
+        cut = choose_cut(chosen.rates.ravel(), chosen.trials.ravel(), chosen.positives.ravel(), rules.precision)
     rate = alpha / (alpha + beta)
-    low, high = credible_interval(alpha.ravel(), beta.ravel(), INTERVAL)
+    bounds = credible_interval(alpha.ravel(), beta.ravel(), INTERVAL)
+    low, high = (bound.reshape(rate.shape).astype(np.float32) for bound in bounds)
     return Reading(
-        epoch, *behind, level_of.astype(np.uint8), rate.astype(np.float32),
-        low.reshape(rate.shape).astype(np.float32), high.reshape(rate.shape).astype(np.float32),
-        thresholds(rate, cut.rate), cut.rate, cut.precision, cut.recall, *gains,
+        epoch, first, last, trials, positives, chosen is not None, (chosen or single).level_of.astype(np.uint8),
+        rate.astype(np.float32), low, high,
+        thresholds(rate, cut.rate), cut.rate, cut.precision, cut.recall, gain, control,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A way to form levels: its counts and held-out rates [folds, levels, score_bins], and the loss of each fold."""
+
+    level_of: I64
+    trials: F64
+    positives: F64
+    rates: F64
+    losses: F64
+
+
+def _candidate(level_of: I64, cells: F64, hits: F64, logits: F64) -> _Candidate:
+    trials, positives = by_level(cells, level_of), by_level(hits, level_of)
+    return _Candidate(level_of, trials, positives, *held_out(trials, positives, logits))
+
+
+def _levels(
+    grid: Grid, when: tuple[int, int, int], rules: Rules, cells: F64, hits: F64, single: _Candidate
+) -> tuple[_Candidate | None, float, float]:
+    """Levels that beat a single one and random ones on held-out epochs, or None; what both saved a trial."""
+    level_of = form_levels(hits.sum(axis=(0, 1)), rules.levels, rules.evidence)
+    if not level_of.max():
+        return None, math.nan, math.nan
+    first, last, epoch = when
+    logits = grid.shape.midpoints()
+    several = _candidate(level_of, cells, hits, logits)
+    shares = several.positives.sum(axis=(0, 2))
+    random = grid.shuffled(first, last, rules.keep, FOLDS, shares / shares.sum(), SEED ^ (epoch & 0xFFFF_FFFF))
+    saved, luck = single.losses - several.losses, single.losses - held_out(*random, logits)[1]
+    good = saved.sum() > luck.sum() and _beyond_chance(saved)
+    total = float(cells.sum())
+    return several if good else None, float(saved.sum()) / total, float(luck.sum()) / total
+
+
+def _pays(grid: Grid, first: int, last: int, rules: Rules, level_of: I64) -> bool:
+    """Rates fitted on the older epochs do not lose to the raw score on the newest (a window's, at most half of all)."""
+    held = [epoch for epoch in grid.epochs() if first <= epoch <= last]
+    newest = held[len(held) - min(rules.maturity, len(held) // 2) :]
+    if not newest or newest == held:
+        return False
+    logits = grid.shape.midpoints()
+    cells, hits, _, _ = grid.decayed(first, newest[0] - 1, rules.keep, 1)
+    alpha, beta = fit_rates(by_level(cells[0], level_of), by_level(hits[0], level_of), logits)
+    raw, rate = _as_it_is(cells[0].sum(axis=1)[None, :], logits), alpha / (alpha + beta)
+    saved = np.zeros(len(newest))
+    for i, epoch in enumerate(newest):
+        counts = grid.cells_of(epoch)
+        assert counts is not None
+        trials, positives = by_level(counts[0], level_of), by_level(counts[1], level_of)
+        saved[i] = log_loss_sum(raw[0] / (raw[0] + raw[1]), trials, positives) - log_loss_sum(rate, trials, positives)
+    return not _beyond_chance(-saved)
+
+
+def _as_it_is(trials: F64, logits: F64) -> tuple[F64, F64]:
+    """(alpha, beta) of rates that are the raw score, as sure as `trials` float64[levels, score_bins] make them."""
+    raw = np.array([1.0 / (1.0 + math.exp(-z)) for z in logits.tolist()])
+    weight = trials + 1.0 / (raw * (1.0 - raw))
+    return weight * raw, weight * (1.0 - raw)
+
+
+def _beyond_chance(saved: F64) -> bool:
+    """The mean of what was saved is above 0 by more than its standard error."""
+    if len(saved) < 2:
+        return bool(saved.sum() > 0.0)
+    return float(saved.mean()) > float(saved.std(ddof=1)) / math.sqrt(len(saved))

@@ -26,6 +26,7 @@ HEADER = np.dtype(
         ("trials", "<i8"),
         ("positives", "<i8"),
         ("levels", "<i8"),
+        ("fitted", "<i8"),
         ("cut", "<f8"),
         ("precision", "<f8"),
         ("recall", "<f8"),
@@ -111,7 +112,7 @@ class Shelf:
         slot = reading.epoch % len(self.headers)
         header = self.headers[slot]
         header["tag"], header["levels"] = reading.epoch + _TAG, levels
-        for name in ("first", "last", "trials", "positives", *_NUMBERS):
+        for name in ("first", "last", "trials", "positives", "fitted", *_NUMBERS):
             header[name] = getattr(reading, name)
         self.level_of[slot] = reading.level_of
         self.thresholds[slot] = 0
@@ -131,7 +132,8 @@ class Shelf:
         rate, low, high = (self.rates[slot, k, :levels].copy() for k in range(3))
         return Reading(
             epoch, int(header["first"]), int(header["last"]), int(header["trials"]), int(header["positives"]),
-            self.level_of[slot].copy(), rate, low, high, self.thresholds[slot, :levels].astype(np.int64),
+            bool(header["fitted"]), self.level_of[slot].copy(), rate, low, high,
+            self.thresholds[slot, :levels].astype(np.int64),
             *(float(header[name]) for name in _NUMBERS),
         )  # fmt: skip
 

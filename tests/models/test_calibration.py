@@ -367,6 +367,26 @@ def test_intervals_cover_and_evidence_narrows_them():
     assert np.mean(wide[30:]) < np.mean(wide[:30]) / 3
 
 
+def test_a_fit_that_yesterday_would_have_spoilt_is_not_used():
+    """The raw score is far too low in the first epochs and right since: corrections learnt early do harm now."""
+    rng, grid = np.random.default_rng(18), Grid.empty(SMALL)
+    truth = 1 / (1 + np.exp(-SMALL.midpoints()))
+    for epoch in range(12):
+        rate = np.minimum(3 * truth, 0.99) if epoch < 6 else truth
+        rows = [(epoch, s * 8 + 3, 300, int(rng.binomial(300, rate[s]))) for s in range(16)]
+        add(grid, rows)
+    late = make_reading(grid, 13, Rules(maturity=2, half_life=28))
+    assert not late.fitted and late.rate[0] == pytest.approx(truth, rel=1e-6)
+    early = make_reading(grid, 7, Rules(maturity=2, half_life=28))
+    assert early.fitted and (early.rate[0] > 1.5 * truth)[:8].all()
+
+
+def test_one_matured_epoch_is_not_enough_to_correct_anything():
+    grid = stream(10, 500, 10, seed=19)
+    assert not make_reading(grid, 20_008, Rules(maturity=8)).fitted
+    assert make_reading(grid, 20_009, Rules(maturity=8)).fitted
+
+
 def test_only_matured_epochs_are_read():
     grid = stream(20, 500, 1, seed=10)
     before = make_reading(grid, 20_020, Rules(maturity=8))
