@@ -11,6 +11,26 @@ from .emit import BUY, EXPIRY_SEQUENCE, LATE_LABEL, OP_EXPIRY, ORPHAN, RETURN, U
 
 
 @lean_kernel
+def leave_chain(older, mask, keys, values, count, chain, number):  # type: ignore[no-untyped-def]
+    """Take the oldest entry out of its chain, which is in order of time: an entry that came late may stand behind it.
+
+    `older` is the column of links. Where nothing that stays stands behind it, the chain simply ends there.
+    """
+    head = find(keys, values, chain)
+    behind = older[number & mask]
+    if head == number:
+        if behind > number:
+            put(keys, values, count, chain, behind)
+        else:
+            delete(keys, values, count, chain)
+    elif behind > number:
+        before = head
+        while older[before & mask] != number:
+            before = older[before & mask]
+        older[before & mask] = behind
+
+
+@lean_kernel
 def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-def]
     """Emit EXPIRY where the window ended before `before`; forget what is past the late span. False: no room."""
     rows, ends = s.impressions, s.impression_ends
@@ -36,11 +56,7 @@ def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-
         if rows["request"][i] != ZERO and find(s.request_keys, s.request_values, rows["request"][i]) == number:
             delete(s.request_keys, s.request_values, s.request_count, rows["request"][i])
         chain = pair64(rows["key"][i], rows["item"][i])
-        if find(s.item_keys, s.item_values, chain) == number:
-            if rows["older"][i] > number:  # came late, stays longer
-                put(s.item_keys, s.item_values, s.item_count, chain, rows["older"][i])
-            else:
-                delete(s.item_keys, s.item_values, s.item_count, chain)
+        leave_chain(rows["older"], mask, s.item_keys, s.item_values, s.item_count, chain, number)
         ends[0] = number + 1
     return True
 
@@ -97,7 +113,9 @@ def enlist(s, number):  # type: ignore[no-untyped-def]
     i = number & mask
     newer = np.int64(-1)
     older = find(s.user_keys, s.user_values, rows["key"][i])
-    while older >= 0 and rows["ts"][older & mask] > rows["ts"][i]:
+    while older >= 0 and (
+        rows["ts"][older & mask] > rows["ts"][i] or (rows["ts"][older & mask] == rows["ts"][i] and older > number)
+    ):
         newer = older
         older = rows["older"][older & mask]
     rows["older"][i] = older
@@ -123,18 +141,17 @@ def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
         if rows["line"][i] != ZERO and find(s.line_keys, s.line_values, rows["line"][i]) == number:
             delete(s.line_keys, s.line_values, s.line_count, rows["line"][i])
         chain = pair64(rows["key"][i], rows["item"][i])
-        if find(s.line_item_keys, s.line_item_values, chain) == number:
-            older = rows["older_item"][i]
-            if older > number:  # came late, stays longer
-                put(s.line_item_keys, s.line_item_values, s.line_item_count, chain, older)
-                if rows["user"][i] != ZERO:
-                    enlist(s, older)
-            else:
-                delete(s.line_item_keys, s.line_item_values, s.line_item_count, chain)
+        newest = find(s.line_item_keys, s.line_item_values, chain) == number
+        leave_chain(
+            rows["older_item"], mask, s.line_item_keys, s.line_item_values, s.line_item_count, chain, number
+        )
+        if newest and rows["older_item"][i] > number and rows["user"][i] != ZERO:
+            enlist(s, rows["older_item"][i])
         if rows["order"][i] != ZERO:
             chain = pair64(pair64(rows["key"][i], rows["order"][i]), rows["item"][i])
-            if find(s.line_order_keys, s.line_order_values, chain) == number:
-                delete(s.line_order_keys, s.line_order_values, s.line_order_count, chain)
+            leave_chain(
+                rows["older_order"], mask, s.line_order_keys, s.line_order_values, s.line_order_count, chain, number
+            )
         ends[0] = number + 1
 
 
