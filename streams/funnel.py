@@ -23,8 +23,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Rate = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Spread = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=50_000_000)]
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done and how much there is."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many rows are done and how many there are (None: not known)."""
 
 
 def _d(text: str) -> Any:
@@ -88,17 +88,27 @@ class Dials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def parse(cls, dials: Mapping[str, Any]) -> Dials:
-        """Read dials from plain values (durations as text); ConfigurationError names the dial and the mend.
+        """Read dials from plain values or text, as of a command line; ConfigurationError names the dial and the mend.
 
         >>> Dials.parse({"base_rate": 0.05, "delay": "6h"}).delay
         21600000
+        >>> Dials.parse({"stage_delay": "1,1,0.5", "catalogue": "false"}).stage_delay
+        (1.0, 1.0, 0.5)
         """
         try:
-            read = msgspec.convert(dict(dials), cls, dec_hook=_decode, strict=False)
+            read = msgspec.convert(
+                {name: _split(cls, name, value) for name, value in dials.items()}, cls, dec_hook=_decode, strict=False
+            )
         except (msgspec.ValidationError, ValueError) as error:
             raise ConfigurationError(f"funnel dial: {error}; docs/funnel.md lists the dials") from None
         _check(read)
         return read
+
+
+def _split(dials: type[Dials], name: str, value: Any) -> Any:
+    """Text of a dial that is a tuple -> its parts."""
+    is_tuple = isinstance(getattr(dials(), name, None), tuple)
+    return [part.strip() for part in value.split(",")] if is_tuple and isinstance(value, str) else value
 
 
 def _decode(kind: type, value: Any) -> Any:

@@ -65,11 +65,10 @@ class Journeys:
 def journeys(population: Population, events: int, progress: Progress | None = None) -> Journeys:
     """Draw what happens: enough for a log of `events` rows."""
     report = progress or (lambda what, done, total: None)
-    report("impressions", 0, 3)
+    report("impressions", 0, None)
     impressions = _impressions(population, events)
-    report("clicks, carts and purchases", 1, 3)
+    report("effects", 0, None)
     effects = _effects(population, impressions)
-    report("order and duplicates", 2, 3)
     return Journeys(impressions, effects)
 
 

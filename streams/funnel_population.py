@@ -66,8 +66,9 @@ def _standardised(values: F64, probabilities: F64) -> F64:
 class Population:
     """The latent side of one funnel. Ranks are by popularity, 0 the most popular.
 
-    Attributes: `item_names[rank]`, `category[rank]`, `brand[rank]` (indices into the name lists), `price[rank]`;
-    `follower[rank]`: rank of the planted target, -1 none; `follow[rank]`: chance that it follows; `pairs`: int32[k, 3] of source, target, one-way (1) or not.
+    `category[rank]` and `brand[rank]` index into the lists of names. `follower[rank]` is the rank of the planted target
+    (-1: none) and `follow[rank]` the chance that it follows. `pairs` is int32[k, 3]: source, target, and 1
+    where the pair is one-way.
     """
 
     dials: Dials
@@ -161,8 +162,10 @@ def _delay_effects(dials: Dials, values: list[F64], seed: int) -> list[F64]:
 
 
 def _follow(dials: Dials, pairs: I32, sales: F64) -> F64:
-    """Chance of a follow-up by source rank. The better seller of a symmetric pair leads to the other less often, so that
-    both directions are about as frequent: a count would else see a direction that is only popularity.
+    """Chance of a follow-up by source rank.
+
+    The better seller of a symmetric pair leads to the other less often, so that both directions are about as frequent:
+    a count would else see a direction that is only popularity.
     """
     chance = np.zeros(len(sales))
     for source, target, one_way in pairs.tolist():

@@ -26,8 +26,8 @@ Converter = Callable[[list[Path], Path, Progress | None], Report]
 def converter(name: str) -> Converter:
     """The converter called `name`, imported on first use; ConfigurationError lists the names there are.
 
-    >>> converter("online-retail").__module__
-    'thalweg.streams.converters.online_retail'
+    >>> converter("online-retail").__name__
+    'convert'
     """
     if name not in CONVERTERS:
         raise ConfigurationError(f"no converter is called {name!r}; there are: {', '.join(sorted(CONVERTERS))}")

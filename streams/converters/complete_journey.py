@@ -32,7 +32,7 @@ from ..row import Type
 from .complete_journey_exposures import CHANNELS, MAILERS, PLACEMENTS, Exposures, coupon_exposures, shelf_exposures
 from .complete_journey_tables import START, Tables, dead_letters, read_tables
 from .purchase_history import COUNTS, I32, I64, RECENCIES, PurchaseHistory, count_bucket, recency_bucket
-from .report import Progress, Report, write_dead_letters, write_names
+from .report import Progress, Report, write_configuration, write_dead_letters, write_names
 
 SOURCE = "complete-journey"
 CONTEXT = ("channel", "placement", "mailer", "bought", "since", "type_bought", "type_since", "visits")
@@ -46,17 +46,17 @@ def convert(inputs: list[Path], out: Path, progress: Progress | None = None) -> 
     ConfigurationError where the files are not there.
     """
     report = progress or (lambda what, done, total: None)
-    report("reading", 0, 4)
+    report("reading", 0, None)
     tables = read_tables(inputs)
-    report("coupons", 1, 4)
+    report("coupons", 0, None)
     coupons, outside = coupon_exposures(tables)
-    report("displays and mailers", 2, 4)
-    shelf, eligible = shelf_exposures(tables)
-    report("features", 3, 4)
+    shelf, eligible = shelf_exposures(tables, report)
+    report("features", 0, None)
     rows = _Rows.of(tables, [coupons, shelf])
     _write(out, tables, rows, report)
     dead = write_dead_letters(out, dead_letters(tables))
     write_names(out, tables.item_ids, tables.item_names)
+    write_configuration(out, "complete_journey")
     return Report(
         SOURCE,
         out,

@@ -22,6 +22,7 @@ from thalweg.graph_store.kernel import kernel
 
 from .complete_journey_tables import START, Tables, index_of
 from .purchase_history import I32, I64
+from .report import Progress
 
 LIMIT = 20
 """Display and mailer impressions of one visit."""
@@ -61,7 +62,7 @@ class Exposures:
 
 
 def coupon_exposures(tables: Tables) -> tuple[Exposures, int]:
-    """(a): one a household, campaign of type B or C, coupon product it bought before; and how many begin before the log."""
+    """(a): one a household, campaign of type B or C, coupon product it bought before; how many start before it."""
     described = tables.table("campaign_descriptions").to_pylist()
     coupons = tables.table("coupons", ["campaign_id", "product_id"])
     members = tables.table("campaigns")
@@ -103,9 +104,9 @@ def _midnight(date: datetime) -> int:
     return int(date.replace(tzinfo=ZoneInfo("America/New_York")).timestamp())
 
 
-def shelf_exposures(tables: Tables) -> tuple[Exposures, int]:
+def shelf_exposures(tables: Tables, progress: Progress) -> tuple[Exposures, int]:
     """(b): at most `LIMIT` a visit; and how many there were to choose from."""
-    place, item, placement, mailer = _promotions(tables)
+    place, item, placement, mailer = _promotions(tables, progress)
     visited = _place(tables.visit_store, tables.visit_week)
     start, end = np.searchsorted(place, visited), np.searchsorted(place, visited, side="right")
     types = int(tables.type_of_item.max()) + 1
@@ -127,7 +128,7 @@ def shelf_exposures(tables: Tables) -> tuple[Exposures, int]:
     visit = np.repeat(np.arange(len(visited)), count)
     shown = Exposures(
         second[visit], tables.visit_household[visit], item[at], tables.visit_basket[visit],
-        (np.where(placement[at] == 2, 0, 1) + 2 * (mailer[at] > 0)).astype(np.int32),
+        (np.where(placement[at] == _DISPLAYS["0"], 0, 1) + 2 * (mailer[at] > 0)).astype(np.int32),
         placement[at].astype(np.int32), mailer[at].astype(np.int32),
     )  # fmt: skip
     return shown, int(eligible[0])
@@ -137,15 +138,17 @@ def _place(store: I64, week: I64) -> I64:
     return store * 64 + week
 
 
-def _promotions(tables: Tables) -> tuple[I64, I32, npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Place (store and week), item, placement and mailer of each promotion, by place."""
+def _promotions(tables: Tables, progress: Progress) -> tuple[I64, I32, npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Place (store and week), item, placement and mailer of each promotion that shows anything, by place."""
     path = tables.folder / "promotions.parquet"
     places = np.unique(_place(tables.visit_store, tables.visit_week))
     index = np.full(int(tables.item_numbers.max()) + 1, -1, np.int32)
     index[tables.item_numbers] = np.arange(len(tables.item_numbers))
-    parts = []
+    parts, read = [], 0
     with pq.ParquetFile(path, read_dictionary=["display_location", "mailer_location"]) as file:
         for batch in file.iter_batches(batch_size=1_000_000):
+            progress("displays and mailers", read, tables.rows["promotions"])
+            read += len(batch)
             place = _place(batch["store_id"].to_numpy(), batch["week"].to_numpy())
             at = np.minimum(np.searchsorted(places, place), len(places) - 1).astype(np.int16)
             some = (places[at] == place) & (batch["product_id"].to_numpy() < len(index))
@@ -154,7 +157,7 @@ def _promotions(tables: Tables) -> tuple[I64, I32, npt.NDArray[np.int8], npt.NDA
             parts.append((at[some], item, placement, _lookup(batch["mailer_location"], _MAILERS)[some]))
     at, item, placement, mailer = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(at, kind="stable")  # a radix sort: the place is 16 bits
-    order = order[item[order] >= 0]
+    order = order[(item[order] >= 0) & ((placement[order] != _DISPLAYS["0"]) | (mailer[order] != _MAILERS["0"]))]
     return places[at[order]], item[order], placement[order], mailer[order]
 
 

@@ -26,7 +26,7 @@ FILES = ("transactions", "products", "promotions", "campaigns", "campaign_descri
 
 @dataclass(frozen=True)
 class Tables:
-    """What the converter reads: purchases (lines with a positive quantity) and visits (their baskets), in time order."""
+    """What the converter reads: purchases (lines with a positive quantity), visits (their baskets), by time."""
 
     folder: Path
     rows: dict[str, int]

@@ -28,7 +28,7 @@ from ..dead_letter import DeadLetter
 from ..log_writer import ROW_GROUP, LogWriter, log_schema
 from ..row import Type
 from .purchase_history import I64
-from .report import Progress, Report, rejected, write_dead_letters, write_names
+from .report import Progress, Report, rejected, write_configuration, write_dead_letters, write_names
 
 SOURCE = "online-retail"
 COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
@@ -67,7 +67,7 @@ def convert(inputs: list[Path], out: Path, progress: Progress | None = None) -> 
     report = progress or (lambda what, done, total: None)
     if len(inputs) != 1:
         raise ConfigurationError(f"online-retail reads one CSV file, {len(inputs)} were given; name the one")
-    report("reading", 0, 1)
+    report("reading", 0, None)
     text, broken = _read(inputs[0])
     lines = _understand(text)
     good = np.flatnonzero(lines.reason < 0)
@@ -79,6 +79,7 @@ def convert(inputs: list[Path], out: Path, progress: Progress | None = None) -> 
             writer.write(_columns(lines, index), len(index))
     dead = write_dead_letters(out, _dead_letters(inputs[0].name, lines, broken))
     _write_names(out, text, good)
+    write_configuration(out, "online_retail")
     returns = int(lines.cancelled[good].sum())
     customers = pc.count_distinct(lines.customer.take(pa.array(good)), mode="only_valid").as_py()
     return Report(

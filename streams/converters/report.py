@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 
 from ..dead_letter import DeadLetter, DeadLetterFile
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done and how much there is."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many rows are done and how many there are (None: not known)."""
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+"""Where the shipped configurations lie."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,13 @@ def rejected(
     raw = msgspec.json.encode(record)
     digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
     return DeadLetter(source, row, row + 1 + header, reason, detail, raw, len(raw), digest, kind)
+
+
+def write_configuration(out: Path, name: str) -> None:
+    """Put the shipped configuration `name` beside the log, as OUT.toml: replay finds it there. An older one stays."""
+    path = out.with_name(f"{out.name.split('.')[0]}.toml")
+    if not path.exists():
+        path.write_text((ASSETS / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def write_names(out: Path, item_ids: pa.Array, names: pa.Array) -> None:
