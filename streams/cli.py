@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from cyclopts import App, CycloptsError, Parameter
 
 from thalweg import __version__
+from thalweg.graph_store import fault
 
 from .commands import demo, logs, queries, replay, state
 from .commands.output import say
@@ -54,7 +56,7 @@ def make_app() -> App:
         queries.related, queries.recommend, queries.explain,
     )  # fmt: skip
     for order, command in enumerate(commands):
-        app.command(command, sort_key=order)
+        app.command(cast(Callable[..., Any], command), sort_key=order)
     below = App(name="state", help="What a state directory holds: digests, tables, the books.", sort_key=len(commands))
     for each in (state.digest, state.inspect, state.export):
         below.command(each)
@@ -71,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : those after the program's name; None: of the process
     """
     try:
+        fault.arm(os.environ.get("THALWEG_FAULT"))
         status = make_app()(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return int(status or DONE)

@@ -48,7 +48,8 @@ def _points(level: int, trials: F64, positives: F64, raw: F64, calibrated: F64) 
         return []
     group = np.minimum(((np.cumsum(trials) - 0.5 * trials) * (GROUPS / total)).astype(np.int64), GROUPS - 1)
     n, k, r, c = (np.bincount(group, values, GROUPS) for values in (trials, positives, raw, calibrated))
-    low, high = credible_interval(k + 0.5, n - k + 0.5)
+    alpha = np.asarray(k + 0.5, np.float64)
+    low, high = credible_interval(alpha, np.asarray(n + 1.0 - alpha, np.float64))
     return [
         Point(
             level=level,

@@ -122,7 +122,9 @@ def gaps_in_events(events: Mapping[str, Mapping[str, int]]) -> list[str]:
     """
     gaps = []
     for kind, terms in events.items():
-        sums = [("read", ("applied", "held", "duplicate", "set_aside", "dead_lettered"))]
+        sums: list[tuple[str, tuple[str, ...]]] = [
+            ("read", ("applied", "held", "duplicate", "set_aside", "dead_lettered"))
+        ]
         if kind in EFFECTS:
             sums.append(("applied", ("attributed", "unattributed", "orphan", "waiting")))
         gaps += [f"{kind}: {gap}" for left, right in sums if (gap := _gap(terms, left, right))]
@@ -239,6 +241,7 @@ def calibration_of(state: StateDirectory) -> Calibration:
             "difference": number(total["log_loss_difference"]),
             "low": number(total["low"]),
             "high": number(total["high"]),
+            "weeks": float(len({score.epoch // 7 for score in scores})),
             "epochs": float(total["epochs"]),
             "epochs_with_levels": float(total["epochs_with_levels"]),
             "trials": float(total["trials"]),
@@ -259,7 +262,7 @@ def stages_of(state: StateDirectory) -> list[dict[str, Any]]:
             "shard": stage.shard,
             "clock": stage.clock,
             "position": stage.position,
-            "held": len(stage.merge),
+            "held": stage.merge.held,
             "counters": dict(sorted(stage.store.counters.items())),
         }
         for stage in reversed(list(state.stages()))

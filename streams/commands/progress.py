@@ -29,7 +29,8 @@ class Progress:
         self._what: str | None = None
         self._bar: Any = None
         self._task: Any = None
-        self._begin(None, 0)
+        self._first = 0
+        self._started = self._last = clock()
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":

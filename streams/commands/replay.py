@@ -180,5 +180,9 @@ def verify(first: Path, second: Path, /, *, json: Json = False) -> int:
     if json:
         write_json(result)
     else:
-        write(str(result))
+        write("equal" if result.equal else "different")
+        for difference in result.differences:
+            write(f"  {difference}")
+        write(table(("stage", "first", "second"), [(stage, *each) for stage, each in result.digests.items()]))
+        write(f"late rows: {result.late[0]:,} and {result.late[1]:,}; audits compared: {result.boundaries:,}")
     return 0 if result.equal else 1
