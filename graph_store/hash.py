@@ -1,4 +1,4 @@
-"""64-bit hashes of ids, rows and bytes: what joins, shards, orders and digests are made of.
+"""64-bit hashes of ids and bytes: what joins, shards and orders are made of.
 
 Ids are strings outside and 64-bit hashes inside. Two ids of ten million collide with a probability below 3e-6; rows
 are ordered by two hashes of the event id with independent seeds (128 bits), so no bytes need to be kept.
@@ -126,34 +126,3 @@ def hash_strings(array: pa.Array | pa.ChunkedArray, seed: int | np.uint64 = SEED
     if array.null_count:
         out[array.is_null().to_numpy(zero_copy_only=False)] = 0
     return out
-
-
-@kernel
-def _digest(data, width, seed, out):  # type: ignore[no-untyped-def]
-    n = data.shape[0] // width
-    for j in range(n):
-        lo = hash_span(data, j * width, (j + 1) * width, seed)
-        hi = mix64(lo ^ mix64(hash_span(data, j * width, (j + 1) * width, mix64(seed))))
-        before = out[0]
-        out[0] = before + lo
-        out[1] = out[1] + hi + (np.uint64(1) if out[0] < before else np.uint64(0))
-
-
-def digest_entries(table: str, entries: np.ndarray) -> int:
-    """Sum modulo 2**128 of a hash of each entry of `entries` (a structured or 2-d array), under the table's name.
-
-    Order does not matter and shards add up: the digest of a union of disjoint sets is the sum of theirs.
-
-    >>> a = np.array([3, 1, 2], np.int64)
-    >>> digest_entries("t", a) == digest_entries("t", a[::-1])
-    True
-    >>> (digest_entries("t", a[:1]) + digest_entries("t", a[1:])) % 2**128 == digest_entries("t", a)
-    True
-    """
-    if len(entries) == 0:
-        return 0
-    flat = np.ascontiguousarray(entries)
-    width = flat.nbytes // len(flat)
-    out = np.zeros(2, np.uint64)
-    _digest(flat.view(np.uint8).reshape(-1), width, np.uint64(hash_text(table, SEED_ID2)), out)
-    return (int(out[1]) << 64 | int(out[0])) % 2**128

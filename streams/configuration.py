@@ -227,7 +227,7 @@ def _check(configuration: Configuration, where: str) -> None:
 def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> None:
     """`THALWEG_CONVERSION__BITS=18` sets conversion.bits: two underscores go down one level."""
     for name, text in sorted(environment.items()):
-        if not name.startswith("THALWEG_") or name in ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_TEST_BROKERS"):
+        if not name.startswith("THALWEG_") or name in ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_TEST_BROKERS"):
             continue
         path = name.removeprefix("THALWEG_").lower().split("__")
         try:

@@ -25,11 +25,9 @@ from .dead_letter import DeadLetterFile, Reason, dead_letter
 from .log import Log, expand, open_log
 from .log_file import LogFile
 from .reader import Piece, Reader, shards_of
-from .state_directory import StateDirectory, stored_configuration
+from .state_directory import MAX_SOURCES, StateDirectory, stored_configuration
 from .time_bounds import Bounds
-
-MAX_SOURCES = 1024
-"""Log files that one state can have been made from."""
+from .verify import late_rows
 
 Progress = Callable[[int, int | None, int], None]
 """progress(rows done, rows in all or None, event time in ms)."""
@@ -132,7 +130,7 @@ class Replay:
 
     def _open(self, folder: Path) -> None:
         """Open the state with room for the sources it knows and the new ones; write the registry of sources."""
-        self.state = StateDirectory(folder, self.configuration, sources=MAX_SOURCES)
+        self.state = StateDirectory(folder, self.configuration)
         self._registry = self.state.attribution[0].store.value("sources", [])
         known: list[list[str]] = self._registry.value
         self._fresh = [identity for identity in self._identities if identity not in known]
@@ -222,13 +220,9 @@ class Replay:
         summary.unfinished = self._log.unfinished
         summary.closed = close and not summary.interrupted
         summary.seconds = time.monotonic() - started
-        summary.late = self._late()
+        summary.late = late_rows(self.state)
         summary.dead_letters = self._dead_letters()
         return summary
-
-    def _late(self) -> int:
-        books = [stage.books() for stage in self.state.attribution]
-        return sum(terms.get("late", 0) + terms.get("set_aside", 0) for book in books for terms in book.values())
 
     def _dead_letters(self) -> dict[str, int]:
         totals: dict[str, int] = {}

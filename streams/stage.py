@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..graph_store.hash import digest_entries
+from ..graph_store.digest import digest_entries
 from ..graph_store.state_store import StateStore
 from .block import NO_CLOCK, Block, Codes, Rows
 from .configuration import Configuration

@@ -23,6 +23,9 @@ from .feedback import FeedbackStage
 from .stage import Stage
 from .topology import DOWNSTREAM_FIRST
 
+MAX_SOURCES = 1024
+"""Raw partitions (log files) that one state can have been made from."""
+
 _CONFIGURATION = "configuration.json"
 
 
@@ -42,7 +45,7 @@ class StateDirectory:
     """
 
     def __init__(
-        self, path: str | Path, configuration: Configuration | None = None, sources: int = 1, read_only: bool = False
+        self, path: str | Path, configuration: Configuration | None = None, sources: int = MAX_SOURCES, read_only: bool = False
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.graph_store.hash import digest_entries, mix64
+from thalweg.graph_store.digest import digest_entries
+from thalweg.graph_store.hash import mix64
 from thalweg.graph_store.kernel import kernel
 
 I64 = npt.NDArray[np.int64]

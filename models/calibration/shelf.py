@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.graph_store.hash import digest_entries
+from thalweg.graph_store.digest import digest_entries
 
 from .grid import Shape
 from .reading import Reading

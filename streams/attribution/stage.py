@@ -254,7 +254,8 @@ class AttributionStage(Stage):
             ("pairs", ("key", "weight", "ts", "effective", "alive")),
             ("credits", ("label", "key", "item", "user", "ts", "effective", "lines", "toggles")),
         ):  # fmt: skip
-            yield name, project(rings[name].entries(), fields)
+            for rows in rings[name].slices():
+                yield name, rows[list(fields)]
 
     def impressions(self) -> npt.NDArray[Any]:
         """Entries of the impressions remembered, oldest first."""
@@ -264,14 +265,3 @@ class AttributionStage(Stage):
         """Entries of the order lines remembered, oldest first."""
         return self._tables.rings["purchases"].entries()
 
-
-def project(rows: Rows, fields: tuple[str, ...]) -> Rows:
-    """The named fields of `rows`, packed: what of an entry is logical.
-
-    >>> project(np.zeros(2, np.dtype([("a", "<i8"), ("b", "<i8")])), ("b",)).dtype.names
-    ('b',)
-    """
-    out = np.empty(len(rows), np.dtype([(name, rows.dtype[name]) for name in fields]))
-    for name in fields:
-        out[name] = rows[name]
-    return out
