@@ -1,9 +1,9 @@
-"""Typed Arrow columns, as Parquet gives them, to canonical columns: whole columns at once, value by value only where rare.
+"""Typed Arrow columns, as Parquet gives them, to canonical columns: whole columns at once, value by value where rare.
 
 Each reader returns (column, bad): an Arrow array of the canonical type, null where nothing is there or nothing could be
-read, and the rows (bool [n]) whose value is no such thing, or None where there are none. What a value means is said once, in
-`value` and `instant`; a vectorised branch here must agree with them, and tests compare the two. In a float column
-NaN is nothing (that is how pandas writes a missing value), in an id column too.
+read, and the rows (bool [n]) whose value is no such thing, or None where there are none. What a value means is said
+once, in `value` and `instant`; a vectorised branch here must agree with them, and tests compare the two. In a float
+column NaN is nothing (that is how pandas writes a missing value), in an id column too.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ RAW_LIMIT = 65_536
 
 
 class Reason(enum.StrEnum):
-    """Why a row became a dead letter. `missing_field`, `bad_id`, `bad_number`, `bad_feature` name the field after a colon.
+    """Why a row became a dead letter; docs/event_schema.md has a line for each.
 
-    The table in docs/event_schema.md has one line for each.
+    `missing_field`, `bad_id`, `bad_number` and `bad_feature` name the field after a colon. first rule that a row
+    breaks gives its one reason.
     """
 
     BAD_JSON = "bad_json"
@@ -76,7 +77,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 def dead_letter(
-    place: tuple[str, int, int], reason: Reason, raw: bytes | None, *, field: str = "", detail: str = "", kind: str = "unknown"
+    place: tuple[str, int, int],
+    reason: Reason,
+    raw: bytes | None,
+    *,
+    field: str = "",
+    detail: str = "",
+    kind: str = "unknown",
 ) -> DeadLetter:
     """Make the record for `place` = (source, row, line); the raw bytes are cut, measured and digested here.
 

@@ -1,4 +1,4 @@
-"""The canonical event: which fields there are, what each type needs, the one Arrow schema and the JSON Schema made from it.
+"""The canonical event: its fields, what each type needs, the one Arrow schema and the JSON Schema made from it.
 
 Everything that reads a log or a topic ends in record batches of `event_schema`; nothing downstream sees another form.
 The page for people is docs/event_schema.md.
@@ -45,6 +45,7 @@ NOBODY = ("null", "undefined", "None", "NaN", "[object Object]")
 
 _EVERY = frozenset(Type)
 _ITEMS = _EVERY - {Type.PROGRESS}
+_LISTED = frozenset({Type.IMPRESSION, Type.CLICK})
 _SALES = frozenset({Type.ADD_TO_CART, Type.PURCHASE, Type.RETURN})
 
 
@@ -71,8 +72,8 @@ class Field:
 
 _NONE: frozenset[Type] = frozenset()
 FIELDS: tuple[Field, ...] = (
-    Field("event_id", "id", pa.string(), _EVERY, _NONE, "Unique per type; without one a row is named by its file and row number."),
-    Field("type", "type", pa.int8(), _EVERY, _EVERY, "What happened; without one the name of the file or topic says it."),
+    Field("event_id", "id", pa.string(), _EVERY, _NONE, "Unique per type; else file and row number."),
+    Field("type", "type", pa.int8(), _EVERY, _EVERY, "What happened; else the file or topic says it."),
     Field("ts", "time", pa.int64(), _EVERY, _EVERY, "When it happened."),
     Field("user_id", "id", pa.string(), _ITEMS, _NONE, "Who did it; missing for a guest."),
     Field("item_id", "id", pa.string(), _ITEMS, _ITEMS, "The article."),
@@ -80,9 +81,7 @@ FIELDS: tuple[Field, ...] = (
     Field("request_id", "id", pa.string(), _ITEMS, _NONE, "The list or page the impression was part of."),
     Field("order_id", "id", pa.string(), _ITEMS, _NONE, "The order of a purchase or return."),
     Field("line", "id", pa.string(), _ITEMS, _NONE, "Line of the order, where the shop numbers them."),
-    Field(
-        "position", "integer", pa.int32(), frozenset({Type.IMPRESSION, Type.CLICK}), _NONE, "Place in the list, from 0 or 1."
-    ),
+    Field("position", "integer", pa.int32(), _LISTED, _NONE, "Place in the list, from 0 or 1."),
     Field("price", "price", pa.float64(), _SALES | {Type.ITEM}, _NONE, "Price of one unit, 0 or more."),
     Field("currency", "text", pa.string(), _SALES | {Type.ITEM}, _NONE, "Kept as it is."),
     Field("quantity", "quantity", pa.int64(), _SALES, _NONE, f"Units, 1 to {MAX_QUANTITY:,}; 1 where missing."),
@@ -150,7 +149,7 @@ def is_guest(user_id: str | None, configuration: Configuration) -> bool:
 
 _JSON: dict[Kind, dict[str, Any]] = {
     "id": {"type": ["string", "integer", "number", "null"]},
-    "type": {"enum": [name for name in TYPES]},
+    "type": {"enum": list(TYPES)},
     "time": {"type": ["string", "integer", "number"]},
     "text": {"type": ["string", "null"]},
     "integer": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**31 - 1},
@@ -171,8 +170,9 @@ def json_schema(configuration: Configuration, kind: str | None = None) -> dict[s
     """
     properties: dict[str, Any] = {field.name: {**_JSON[field.kind], "description": field.about} for field in FIELDS}
     for feature in configuration.features:
-        values = ["string", "number", "boolean", "null"] if feature.kind == "categorical" else ["number", "string", "null"]
-        properties[feature.name] = {"type": values, "description": f"Declared {feature.kind} feature ({feature.source})."}
+        values = ["string", "number", "null"] + (["boolean"] if feature.kind == "categorical" else [])
+        about = f"Declared {feature.kind} feature ({feature.source})."
+        properties[feature.name] = {"type": values, "description": about}
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Thalweg event" if kind is None else f"Thalweg {kind}",

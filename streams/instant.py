@@ -1,6 +1,6 @@
 """Reading a time strictly: numbers by documented size bands, ISO 8601 text, naive text in the configured zone.
 
-A number without a declared unit (`time.unit = "auto"`) is seconds, milliseconds, microseconds or nanoseconds by its size:
+A number without a declared unit (`time.unit = "auto"`) is seconds, ms, us or ns by its size:
 
 =====================  ============  ================================
 absolute value below   read as       earliest and latest of 2000-2099
@@ -12,10 +12,12 @@ anything above         nanoseconds
 =====================  ============  ================================
 
 The bands do not overlap inside the plausible years, and what they put elsewhere (0, 1, -1, 1e300) falls outside the
-bounds, so no wrong unit gives a plausible time. Whatever is finer than a millisecond is cut off; a float is rounded to
-the microsecond first, so 1774785600.123 is .123 and not .122. Text is `YYYY-MM-DDTHH:MM:SS` (or a space for the T; the
-seconds may be missing), up to nine fraction digits, and `Z`, an offset or nothing; nothing means the zone of `time.zone`.
-A local time that the zone skips is no time; one that occurs twice is its first occurrence. A date alone is refused.
+bounds, so no wrong unit gives a plausible time. Whatever is finer than a millisecond is cut off; a float is rounded
+to the microsecond first, so 1774785600.123 is .123 and not .122.
+
+Text is `YYYY-MM-DDTHH:MM:SS` (or a space for the T; the seconds may be missing), up to nine fraction digits, and `Z`,
+an offset or nothing; nothing means the zone of `time.zone`. A local time that the zone skips is no time; one that
+occurs twice is its first occurrence. A date alone is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def zone_of(time: Time) -> tzinfo:
     try:
         return ZoneInfo(time.zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigurationError(f'time.zone {time.zone!r} is no time zone; write one such as "Europe/Berlin" or "UTC"') from None
+        raise ConfigurationError(
+            f'time.zone {time.zone!r} is no time zone; write one such as "Europe/Berlin" or "UTC"'
+        ) from None
 
 
 def from_integer(value: int, unit: str = "auto") -> int:

@@ -1,8 +1,8 @@
 """A log: the files of a replay, in a documented order, and the times that are plausible in it.
 
-Order: paths in the order given; a folder stands for its log files (not those of its folders, nor hidden ones) sorted by name.
-Each file is a raw partition of its own. A file's format is told by its name: `.parquet`, `.jsonl` or `.ndjson`, `.csv`,
-the last two also with `.gz`.
+Order: paths in the order given; a folder stands for its log files (not those of its folders, nor hidden ones) sorted
+by name. Each file is a raw partition of its own. A file's format is told by its name: `.parquet`, `.jsonl` or
+`.ndjson`, `.csv`, the text formats also with `.gz`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(FORMATS) and p.name[0] != ".")
+            inside = sorted(
+                p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(FORMATS) and p.name[0] != "."
+            )
             if not inside:
                 raise LogError(f"{path}: holds no log file; a log is {', '.join(FORMATS)}")
             found += inside
@@ -83,7 +85,7 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
     for path in found:
         if path.name in names:
             raise LogError(
-                f"{path}: has the name of {names[path.name]}, and rows are told apart by file name and number; rename one"
+                f"{path}: has the name of {names[path.name]}, and a row is known by file name and number; rename one"
             )
         names[path.name] = path
     return found

@@ -45,7 +45,9 @@ class ParquetFile(LogFile):
         if twice:
             raise LogError(f"{path}: column {twice[0]!r} is there twice; rename one. Columns found: {', '.join(names)}")
         if "ts" not in names:
-            raise LogError(f"{path}: has no column `ts`; rename the column that holds the time. Columns found: {', '.join(names)}")
+            raise LogError(
+                f"{path}: has no column `ts`; rename the column that holds the time. Columns found: {', '.join(names)}"
+            )
         self._ignored = [name for name in names if name not in wanted]
         categories = {feature.name for feature in configuration.features if feature.kind == "categorical"}
         text = [name for name in self._columns if typed.is_text(schema.field(name).type)]
@@ -108,7 +110,13 @@ class ParquetFile(LogFile):
     def _candidate(self, columns: dict[str, pa.Array], start: int, n: int, zone: Any) -> Candidate:
         read: dict[str, pa.Array] = {}
         bad: dict[str, npt.NDArray[np.bool_]] = {}
-        kinds = {"id": typed.ids, "text": typed.texts, "integer": typed.positions, "price": typed.prices, "quantity": typed.quantities}
+        kinds = {
+            "id": typed.ids,
+            "text": typed.texts,
+            "integer": typed.positions,
+            "price": typed.prices,
+            "quantity": typed.quantities,
+        }
         readers = {field.name: kinds[field.kind] for field in FIELDS if field.kind in kinds}
         for feature in self.configuration.features:
             readers[feature.name] = typed.categories if feature.kind == "categorical" else typed.numbers
@@ -132,7 +140,9 @@ class ParquetFile(LogFile):
                 raw = _raw({name: column[at] for name, column in columns.items()})
                 kind = TYPE_NAMES.get(int(candidate.types[at]), "unknown")
                 place = (self.name, start + at, start + at + 1)
-                rejects.append(dead_letter(place, finding.reason, raw, field=finding.field, detail=finding.detail, kind=kind))
+                rejects.append(
+                    dead_letter(place, finding.reason, raw, field=finding.field, detail=finding.detail, kind=kind)
+                )
         rejects.sort(key=lambda letter: letter.row)
         return CanonicalBatch(start, start + n, offsets, verdict.events, rejects, dict.fromkeys(self._ignored, n))
 

@@ -1,9 +1,10 @@
-"""Which times of a log are plausible: from the configuration, or from a look at the whole log before it is replayed.
+"""Which times of a log are plausible: from the configuration, or from a look at the log before it is replayed.
 
-The look: sort all times; a tail at either end that holds at most 0.1 % of the rows, or one row, and lies beyond a gap of more
-than 30 days, is outside. The rest must hold more than half of the rows, else nothing is outside. One device with a wrong
-clock then costs one event, and not the clock of the whole replay. Whatever the look says, a bound that the configuration
-does not give is never wider than 2000 to 2099.
+The look: sort all times; a tail at either end that holds at most 0.1 % of the rows, or one row, and lies beyond a gap
+of more than 30 days, is outside. The rest must hold more than half of the rows, else nothing is outside. One device
+with a wrong clock then costs one event, and not the clock of the whole replay. The bound at an end with such a tail is
+30 days beyond the last row inside; at an end without one, and without a bound in the configuration, it is 2000 or 2099.
+So a log that has grown keeps its bounds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
+
+from thalweg.graph_store.kernel import kernel
 
 from .configuration import Configuration, ConfigurationError
 from .event import EARLIEST, LATEST
@@ -59,44 +62,44 @@ def configured(configuration: Configuration) -> Bounds:
     return Bounds(found[0], found[1])
 
 
+@kernel
+def _count_days(times, first_day, low, high, count, least, most):  # type: ignore[no-untyped-def]
+    for t in times:
+        if low <= t <= high:
+            day = t // 86_400_000 - first_day
+            if count[day] == 0 or t < least[day]:
+                least[day] = t
+            if count[day] == 0 or t > most[day]:
+                most[day] = t
+            count[day] += 1
+
+
 def scan(times: Iterable[npt.NDArray[np.int64]], configuration: Configuration) -> Bounds:
     """Bounds of a log whose times are given piece by piece (int64 ms, in any order, `OUTSIDE` for unreadable).
 
-    What the configuration gives stands. Only the ends are held, in days: a day's rows, first and last time.
+    What the configuration gives stands. Memory holds a count and two times for each day between the widest bounds.
     """
     limit = configured(configuration)
-    days: dict[int, list[int]] = {}
+    first_day = limit.earliest // DAY
+    size = limit.latest // DAY - first_day + 1
+    count, least, most = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
     for piece in times:
-        inside = piece[(piece >= limit.earliest) & (piece <= limit.latest)]
-        for day, count, first, last in _by_day(inside):
-            held = days.setdefault(day, [0, first, last])
-            held[0] += count
-            held[1] = min(held[1], first)
-            held[2] = max(held[2], last)
-    if not days:
+        _count_days(piece, first_day, limit.earliest, limit.latest, count, least, most)
+    at = np.flatnonzero(count)
+    if len(at) == 0:
         return limit
-    ordered = [days[day] for day in sorted(days)]
-    low, high = _tails(ordered)
+    days = list(zip(count[at].tolist(), least[at].tolist(), most[at].tolist(), strict=True))
+    low, high = _tails(days)
     time = configuration.time
-    earliest = limit.earliest if time.earliest is not None else ordered[low][1]
-    latest = limit.latest if time.latest is not None else ordered[high][2]
-    return Bounds(earliest, latest, "scan" if time.earliest is None or time.latest is None else "configuration")
+    earliest, latest = limit.earliest, limit.latest
+    if low > 0 and time.earliest is None:
+        earliest = days[low][1] - GAP
+    if high < len(days) - 1 and time.latest is None:
+        latest = days[high][2] + GAP
+    return Bounds(earliest, latest, "scan")
 
 
-def _by_day(times: npt.NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
-    if len(times) == 0:
-        return []
-    low, high = int(times.min()) // DAY, int(times.max()) // DAY
-    if low == high:
-        return [(low, len(times), int(times.min()), int(times.max()))]
-    ordered = np.sort(times)
-    days = ordered // DAY
-    starts = np.concatenate(([0], np.flatnonzero(np.diff(days)) + 1))
-    ends = np.concatenate((starts[1:], [len(ordered)]))
-    return [(int(days[a]), int(b - a), int(ordered[a]), int(ordered[b - 1])) for a, b in zip(starts, ends, strict=True)]
-
-
-def _tails(days: list[list[int]]) -> tuple[int, int]:
+def _tails(days: list[tuple[int, int, int]]) -> tuple[int, int]:
     """Index of the first and of the last day that are inside."""
     total = sum(day[0] for day in days)
     allowed = max(1, int(total * TAIL))

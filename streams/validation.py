@@ -1,7 +1,7 @@
 """The rules every event must pass, one after the other, each on a whole batch at once.
 
-Reading (`decode`, `column`) says which values could not be read; the rules say what an event must have. The first rule a
-row breaks, in the order of `Rules.judge`, gives its one reason. A rule whose columns are absent or sound costs a few
+Reading (`decode`, `column`) says which values could not be read; the rules say what an event must have. The first rule
+a row breaks, in the order of `Rules.judge`, gives its one reason. A rule whose columns are absent or sound costs a few
 vectorised looks; no rule makes a Python object per row.
 """
 
@@ -110,13 +110,19 @@ class Rules:
         columns = dict(candidate.columns)
         self._types(candidate, rows)
         self._times(candidate, rows)
-        known = np.where(candidate.types < 0, np.int8(Type.PROGRESS), candidate.types) if rows.closed is not None else candidate.types
+        known = (
+            np.where(candidate.types < 0, np.int8(Type.PROGRESS), candidate.types)
+            if rows.closed is not None
+            else candidate.types
+        )
         self._ids(candidate, columns, known, rows)
         self._values(candidate, columns, known, rows)
         for feature in self.configuration.features:
             reason = Reason.BAD_FEATURE if feature.kind == "categorical" else Reason.BAD_NUMBER
             if feature.name in candidate.bad:
-                rows.close(candidate.bad[feature.name], reason, feature.name, f"{feature.name} is no {feature.kind} value")
+                rows.close(
+                    candidate.bad[feature.name], reason, feature.name, f"{feature.name} is no {feature.kind} value"
+                )
         return self._verdict(candidate, columns, rows)
 
     def _types(self, candidate: Candidate, rows: _Open) -> None:
@@ -135,7 +141,9 @@ class Rules:
         rows.close(ts == OUTSIDE, Reason.BAD_TIMESTAMP, detail="ts is missing or no time")
         rows.close((ts < low) | (ts > high), Reason.BAD_TIMESTAMP, detail=f"ts lies outside {self.bounds}")
 
-    def _ids(self, candidate: Candidate, columns: dict[str, pa.Array], known: npt.NDArray[np.int8], rows: _Open) -> None:
+    def _ids(
+        self, candidate: Candidate, columns: dict[str, pa.Array], known: npt.NDArray[np.int8], rows: _Open
+    ) -> None:
         for name in ID_FIELDS:
             if name in columns:
                 columns[name] = without_nobody(columns[name], self._user_words if name == "user_id" else self._words)
@@ -153,7 +161,9 @@ class Rules:
                 continue
             rows.close(missing, Reason.MISSING_FIELD, name, f"{name} is missing or empty")
 
-    def _values(self, candidate: Candidate, columns: dict[str, pa.Array], known: npt.NDArray[np.int8], rows: _Open) -> None:
+    def _values(
+        self, candidate: Candidate, columns: dict[str, pa.Array], known: npt.NDArray[np.int8], rows: _Open
+    ) -> None:
         wanted = (
             ("quantity", Reason.BAD_QUANTITY, "", "quantity is no whole number from 1 to 1,000,000"),
             ("position", Reason.BAD_NUMBER, "position", "position is no whole number from 0"),
@@ -255,7 +265,9 @@ def _nobody(data, offsets, start, n, words, ends, first, out):  # type: ignore[n
     return hits
 
 
-def _hits(column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]) -> Bools | None:
+def _hits(
+    column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
+) -> Bools | None:
     _, offsets, data = column.buffers()
     if offsets is None or len(column) == 0:
         return None
@@ -266,7 +278,9 @@ def _hits(column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.i
     return out if _nobody(text, ends, column.offset, len(column), *table, out) else None
 
 
-def without_nobody(column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]) -> pa.Array:
+def without_nobody(
+    column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
+) -> pa.Array:
     """A string column (plain or dictionary) with null where the id stands for nobody (`event.is_nobody`)."""
     if column.null_count == len(column):
         return column

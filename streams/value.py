@@ -1,9 +1,9 @@
 """Reading one value strictly: an id, a number, a quantity, a category. Never a lenient cast.
 
 The values are what a JSON decoder, a Parquet scalar or a CSV field gives: None, bool, int, float, Decimal, str, or a
-container. Each reader returns the canonical value, None for "nothing there", or `BAD`. Numbers as text follow the grammar
-of JSON numbers, in ASCII, with nothing around them: "1e3" is 1000; "6,795", "$5", "1_000", full-width digits, "nan" are
-no numbers.
+container. Each reader returns the canonical value, None for "nothing there", or `BAD`. Numbers as text follow the
+grammar of JSON numbers, in ASCII, with nothing around them: "1e3" is 1000; "6,795", "$5", "1_000", full-width digits
+and "nan" are no numbers.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def read_price(value: object) -> float | None | Bad:
 
 
 def read_category(value: object) -> str | None | Bad:
-    """Value of a categorical feature as text: "true" and "false", digits of a whole number, the shortest text of another.
+    """Value of a categorical feature as text: "true", "false", digits of a whole number, shortest text of another.
 
     >>> [read_category(v) for v in ("mail", 3, 3.0, 0.5, True)]
     ['mail', '3', '3', '0.5', 'true']
