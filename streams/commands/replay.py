@@ -62,6 +62,7 @@ def replay(
     block_rows
         Rows that go through the stages together; changes the speed, never the result.
     """
+    from ..item_names import keep
     from ..replay import Replay
     from ..report import write_report
     from ..summing_up import sum_up
@@ -71,6 +72,7 @@ def replay(
     try:
         if strict:
             run.refuse_late_rows()
+        keep(logs, state)
         with Progress("events") as progress, interruptible() as asked:
             summary = run.go(close=close, progress=progress.rows, stop=asked)
         account = sum_up(run.state, summary)
