@@ -174,6 +174,12 @@ def simulate(
 
     With `truth`, one row an impression of the log goes to that file and the planted pairs to `<truth>.pairs.parquet`.
     `dials` are fields of `Dials`. ConfigurationError where a dial is wrong.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     summary = simulate(Path(folder) / "log.parquet", events=1000, seed=1, duplicates=0)
+    >>> summary.rows["item"], sum(summary.rows.values())
+    (100, 1100)
     """
     from .funnel_journey import journeys
     from .funnel_population import Population

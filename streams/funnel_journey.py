@@ -63,7 +63,13 @@ class Journeys:
 
 
 def journeys(population: Population, events: int, progress: Progress | None = None) -> Journeys:
-    """Draw what happens: enough for a log of `events` rows."""
+    """Draw what happens: enough for a log of `events` rows.
+
+    >>> from thalweg.streams.funnel import Dials
+    >>> made = journeys(Population.draw(Dials(), 1000, seed=1), 1000)
+    >>> len(made.impressions.ts) + len(made.effects.ts) > 1000
+    True
+    """
     report = progress or (lambda what, done, total: None)
     report("impressions", 0, None)
     impressions = _impressions(population, events)
@@ -73,7 +79,13 @@ def journeys(population: Population, events: int, progress: Progress | None = No
 
 
 def rows_an_impression(population: Population) -> tuple[float, float]:
-    """Expected rows of the log, and impressions kept, for each impression before thinning."""
+    """Expected rows of the log, and impressions kept, for each impression before thinning.
+
+    >>> from thalweg.streams.funnel import Dials
+    >>> rows, kept = rows_an_impression(Population.draw(Dials(guests=0.0), 1000, seed=1))
+    >>> 1.1 < rows < 1.3, kept
+    (True, 1.0)
+    """
     d = population.dials
     pi, keep = d.base_rate, 1 / d.thin
     kept = pi + (1 - pi) * keep

@@ -69,6 +69,10 @@ class Population:
     `category[rank]` and `brand[rank]` index into the lists of names. `follower[rank]` is the rank of the planted target
     (-1: none) and `follow[rank]` the chance that it follows. `pairs` is int32[k, 3]: source, target, and 1
     where the pair is one-way.
+
+    >>> population = Population.draw(Dials(users=50, items=200), 1000, seed=1)
+    >>> len(population.users), len(population.items), population.pairs.shape
+    (50, 200, (40, 3))
     """
 
     dials: Dials

@@ -36,6 +36,12 @@ def arrivals(population: Population, ts: I64, rows: int) -> tuple[I64, int, int]
     """Arrival order of the events at `ts`, cut at `rows` rows: (indices into `ts`, copies among them, late ones).
 
     A row arrives less than L after its time, so that a row before it in the file is never later by L or more.
+
+    >>> from thalweg.streams.funnel import Dials
+    >>> population = Population.draw(Dials(duplicates=1.0), 100, seed=1)
+    >>> order, copies, late = arrivals(population, np.array([0, 60_000]), 10)
+    >>> order.tolist(), copies, late
+    ([0, 0, 1, 1], 2, 0)
     """
     d, n = population.dials, len(ts)
     rng = stream(population.seed, "arrivals")

@@ -59,6 +59,13 @@ class LogWriter:
     """Writes batches of columns to one Parquet log, a row group a batch; a context manager.
 
     The file appears under its name only when it is whole: until then it is `<name>.part`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with LogWriter(Path(folder) / "log.parquet", log_schema()) as writer:
+    ...         writer.write({"ts": np.array([5]), "event_id": ["a"]}, rows=1)
+    ...     pq.read_table(Path(folder) / "log.parquet")["ts"].to_pylist()
+    [5]
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:

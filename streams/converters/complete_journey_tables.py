@@ -128,7 +128,11 @@ def _folder(inputs: list[Path]) -> Path:
 
 
 def index_of(numbers: I64, listed: int, asked: I64) -> I32:
-    """Index of each asked product in `numbers`, whose first `listed` are sorted, and the rest too; -1: not there."""
+    """Index of each asked product in `numbers`, whose first `listed` are sorted, and the rest too; -1: not there.
+
+    >>> index_of(np.array([3, 8, 5]), 2, np.array([5, 8, 4])).tolist()
+    [2, 1, -1]
+    """
     out = np.full(len(asked), -1, np.int32)
     for begin, end in ((0, listed), (listed, len(numbers))):
         part = numbers[begin:end]

@@ -47,7 +47,11 @@ class Report:
         return beside(self.out, "names.parquet")
 
     def lines(self) -> list[str]:
-        """The report as text, a line a table."""
+        """The report as text, a line a table.
+
+        >>> Report("a shop", Path("log.parquet"), rows={"lines": 3}, events={"purchase": 3}).lines()
+        ['read: lines 3', 'events: purchase 3']
+        """
         tables = (
             ("read", self.rows),
             ("events", self.events),
