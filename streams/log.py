@@ -17,8 +17,8 @@ from .configuration import Configuration
 from .log_file import LogError, LogFile
 from .time_bounds import Bounds, configured, scan
 
-Progress = Callable[[str, int], None]
-"""Called with a file's name and the rows seen of it so far."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, the rows done, and the rows there are, None where not known."""
 
 FORMATS = (".parquet", ".jsonl", ".ndjson", ".csv", ".jsonl.gz", ".ndjson.gz", ".csv.gz")
 
@@ -114,5 +114,5 @@ def _all_times(files: Sequence[LogFile], progress: Progress | None) -> Iterator[
         for piece in file.times():
             seen += len(piece)
             if progress is not None:
-                progress(file.name, seen)
+                progress(f"looking at the times of {file.name}", seen, file.rows)
             yield piece

@@ -42,18 +42,14 @@ class _Record:
 
 class CsvFile(LogFile):
     """A CSV file. LogError where its headings lack `ts`, repeat a used name, or are no comma-separated UTF-8.
-
-    Attributes
-    ----------
-    notes : remarks for people, found by `times`
     """
 
     format = "csv"
+    unit = "record"
 
     def __init__(self, path: Path, configuration: Configuration, bounds: Bounds) -> None:
         super().__init__(path, configuration, bounds)
         self._text = TextFile(path)
-        self.notes: list[str] = []
         wanted = {field.name for field in FIELDS} | {feature.name for feature in configuration.features}
         self._headings = self._read_headings(wanted)
         self._used = [(j, name) for j, name in enumerate(self._headings) if name in wanted]

@@ -45,9 +45,12 @@ class LogFile(ABC):
     bytes : its size
     rows : number of raw rows, where known without reading it all
     unfinished : after reading, what was wrong with its end (a cut-off gzip and the like); None for a whole file
+    notes : remarks for people, known once `times` has been read
+    format, unit : its format, and what one of its rows is called
     """
 
     format: str
+    unit = "row"
 
     def __init__(self, path: Path, configuration: Configuration, bounds: Bounds) -> None:
         self.path = path
@@ -58,11 +61,16 @@ class LogFile(ABC):
         self.default_type = type_of_stem(path.name)
         self.rows: int | None = None
         self.unfinished: str | None = None
+        self.notes: list[str] = []
 
     @property
     def rules(self) -> Rules:
         """The rules for this file's rows under its present bounds."""
         return Rules(self.configuration, self.bounds, self.name)
+
+    def place(self, row: int) -> str:
+        """What to tell people about a raw row."""
+        return f"{self.name} {self.unit} {row + 1:,}"
 
     @abstractmethod
     def batches(self, start_row: int = 0, rows: int = 50_000) -> Iterator[CanonicalBatch]:

@@ -28,6 +28,7 @@ class JsonLinesFile(LogFile):
     """A file of JSON lines; a blank line is a row, and a dead letter."""
 
     format = "jsonl"
+    unit = "line"
 
     def __init__(self, path: Path, configuration: Configuration, bounds: Bounds) -> None:
         super().__init__(path, configuration, bounds)
