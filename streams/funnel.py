@@ -193,9 +193,9 @@ def simulate(
     out = Path(out_path)
     population = Population.draw(read, events, seed)
     rows = journeys(population, events, progress)
-    log = write_log(out, population, rows, events, progress)
     beside = out.with_suffix(".toml")
     beside.write_text(configuration_toml(read), encoding="utf-8")
+    log = write_log(out, population, rows, events, progress)
     pairs = None
     if truth is not None:
         pairs = write_truth(Path(truth), population, rows, log)

@@ -53,10 +53,10 @@ def convert(inputs: list[Path], out: Path, progress: Progress | None = None) -> 
     shelf, eligible = shelf_exposures(tables, report)
     report("features", 0, None)
     rows = _Rows.of(tables, [coupons, shelf])
-    _write(out, tables, rows, report)
     dead = write_dead_letters(out, dead_letters(tables))
     write_names(out, tables.item_ids, tables.item_names)
     write_configuration(out, "complete_journey")
+    _write(out, tables, rows, report)  # last: where the log is, all of it is
     return Report(
         SOURCE,
         out,

@@ -72,14 +72,14 @@ def convert(inputs: list[Path], out: Path, progress: Progress | None = None) -> 
     lines = _understand(text)
     good = np.flatnonzero(lines.reason < 0)
     order = good[np.lexsort((lines.cancelled[good], lines.ts[good]))]
-    with LogWriter(out, log_schema()) as writer:
+    dead = write_dead_letters(out, _dead_letters(inputs[0].name, lines, broken))
+    _write_names(out, text, good)
+    write_configuration(out, "online_retail")
+    with LogWriter(out, log_schema()) as writer:  # last: where the log is, all of it is
         for begin in range(0, len(order), ROW_GROUP):
             report("writing", begin, len(order))
             index = order[begin : begin + ROW_GROUP]
             writer.write(_columns(lines, index), len(index))
-    dead = write_dead_letters(out, _dead_letters(inputs[0].name, lines, broken))
-    _write_names(out, text, good)
-    write_configuration(out, "online_retail")
     returns = int(lines.cancelled[good].sum())
     customers = pc.count_distinct(lines.customer.take(pa.array(good)), mode="only_valid").as_py()
     return Report(

@@ -195,6 +195,22 @@ def test_a_converted_log_is_read_without_a_reject(journey: tuple[Any, Report, An
     assert not any(batch.rejects for batch in batches)
 
 
+def test_where_the_log_is_all_of_it_is(tmp_path: Path) -> None:
+    folder, out = write_tables(tmp_path / "data", small_year()), tmp_path / "log.parquet"
+
+    def stop(what: str, done: int, total: int | None) -> None:
+        if what == "writing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        converter("complete-journey")([folder], out, stop)
+    assert not out.exists()
+    converter("complete-journey")([folder], out, None)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "log.parquet", "log.toml", "log.names.parquet", "log.dead_letters.jsonl",
+    }  # fmt: skip
+
+
 def test_inputs_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="transactions.parquet"):
         converter("complete-journey")([tmp_path], tmp_path / "log.parquet", None)
