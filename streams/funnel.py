@@ -193,7 +193,7 @@ def simulate(
     out = Path(out_path)
     population = Population.draw(read, events, seed)
     rows = journeys(population, events, progress)
-    beside = out.with_suffix(".toml")
+    beside = out.with_name(f"{out.name.split('.')[0]}.toml")  # where replay looks for it
     beside.write_text(configuration_toml(read), encoding="utf-8")
     log = write_log(out, population, rows, events, progress)
     pairs = None
