@@ -1,0 +1,301 @@
+"""The feedback stage: scores each impression, and learns from labels while they are still open.
+
+It reads thalweg.labels and emits thalweg.outcomes (signed integers for calibration: a trial at the impression, a
+positive at a conversion, minus one at a reversal, all in the cell and epoch of the impression) and thalweg.examples
+(every emission of the learner). What is learnt when is the label policy's business
+(`thalweg.models.delayed_feedback.policy`); the arithmetic is in `thalweg.models`, the loop in `feedback_kernel`.
+
+State: the hashed weights; the catalogue with each item's matured labels; a ring of open impressions, kept for window +
+late_conversion; a ring of those that converted, kept as long as a return may come; the life table; prequential scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph_store.hash_index import HashIndex
+from ..graph_store.ring_index import RingIndex
+from ..graph_store.state_store import StateStore
+from ..graph_store.table import Ring
+from ..models.calibration.grid import UNCERTAINTY_HIGH, UNCERTAINTY_LOW, cell_of
+from ..models.conversion import WEIGHT, predict_rows, sigmoid
+from ..models.delayed_feedback.life_table import make_life_table
+from ..models.delayed_feedback.policy import Flag, Policy
+from ..models.features import FeatureSpace
+from ..models.prequential import Prequential
+from .block import Codes, Rows
+from .configuration import Configuration
+from .feedback_kernel import run
+from .feedback_tables import BOOKS, TALLIES, Outbox, Rules, Tables, impression_type, item_type
+from .row import EXAMPLE_ROW, LABEL_ROW, OUTCOME_ROW
+from .stage import Order, Outputs, Stage
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+
+def feature_space(configuration: Configuration) -> FeatureSpace:
+    """The feature function of a configuration.
+
+    >>> feature_space(Configuration()).labels
+    ['intercept', 'user_id', 'item_id']
+    """
+    conversion = configuration.conversion
+    return FeatureSpace(
+        [feature.name for feature in configuration.features],
+        [feature.source for feature in configuration.features],
+        conversion.crosses,
+        conversion.user_feature,
+        conversion.item_feature,
+        conversion.bits,
+    )
+
+
+def feedback_rules(configuration: Configuration, width: int, collect: bool) -> Rules:
+    """What the kernel takes from the configuration."""
+    attribution, calibration = configuration.attribution, configuration.calibration
+    slack = configuration.time.lateness + attribution.skew_tolerance
+    life = attribution.window + attribution.late_conversion + slack
+    return Rules(
+        policy=int(Policy[configuration.conversion.policy.upper()]),
+        window=int(attribution.window),
+        life=int(life),
+        kept_life=int(life + attribution.return_window + attribution.orphan_wait),
+        epoch=int(calibration.epoch),
+        learning_rate=float(configuration.conversion.learning_rate),
+        width=width,
+        score_low=float(calibration.score_low),
+        score_high=float(calibration.score_high),
+        score_bins=calibration.score_bins,
+        uncertainty_bins=calibration.uncertainty_bins,
+        evaluate=int(configuration.conversion.evaluate),
+        collect=int(collect),
+    )
+
+
+class Scores(NamedTuple):
+    """What the model says of n (user, item, context) triples.
+
+    Attributes
+    ----------
+    logit, probability, uncertainty : float64[n]
+    cell : int64[n], of the calibration grid
+    """
+
+    logit: F64
+    probability: F64
+    uncertainty: F64
+    cell: I64
+
+
+class FeedbackStage(Stage):
+    """The stage of topic "labels".
+
+    Parameters
+    ----------
+    configuration, store, sources : as for every stage
+    collect : whether thalweg.examples is emitted; the state does not depend on it, but for `emissions`, the running
+        number of an impression's examples
+
+    Attributes
+    ----------
+    space : FeatureSpace
+    prequential : Prequential, scores of matured predictions
+    """
+
+    name: ClassVar[str] = "feedback"
+    row_type: ClassVar[np.dtype[Any]] = LABEL_ROW
+
+    def __init__(self, configuration: Configuration, store: StateStore, sources: int, collect: bool = False) -> None:
+        self.space = feature_space(configuration)
+        self.rules = feedback_rules(configuration, self.space.width, collect)
+        width, features = self.space.width, len(configuration.features)
+        self._weights = store.array("weights", WEIGHT, (1 << self.space.bits,))
+        self._open = store.ring("impressions", impression_type(width))
+        self._kept = store.ring("converted", impression_type(width))
+        self._items = store.growing("catalogue", item_type(features))
+        self._tallies = store.array("tallies", np.int64, (len(TALLIES),))
+        self._make_life_table(configuration, store)
+        self.prequential = Prequential(
+            *(store.array(f"prequential_{n}", np.int64, shape).values for n, shape in Prequential.shapes().items())
+        )
+        self._open_index, self._kept_index, self._item_index = RingIndex(), RingIndex(), HashIndex()
+        self._books = np.zeros(len(BOOKS), np.int64)
+        self._hint = np.zeros(1, np.int64)
+        self._hashes = self.space.scratch()
+        self._outcomes = np.zeros(0, OUTCOME_ROW)
+        self._examples = np.zeros(4096 if collect else 0, EXAMPLE_ROW)
+        self._example_indices = np.zeros((len(self._examples), width), np.uint32)
+        self._used = np.zeros(2, np.int64)
+        self._index_tables()
+        super().__init__(configuration, store, sources)
+
+    def _make_life_table(self, configuration: Configuration, store: StateStore) -> None:
+        ages = configuration.conversion.checkpoints if self.rules.policy == Policy.RETRACTION else ()
+        start = make_life_table(ages)
+        self._offsets = np.array([int(age * self.rules.window) for age in ages], np.int64)
+        self._pointers = store.array("checkpoints", np.int64, (len(ages),))
+        self._life = [store.array(f"life_{n}", np.float64, getattr(start, n).shape) for n in ("counts", "values", "ratios")]
+        self._prior = start.prior
+        if store.fresh:
+            for table, values in zip(self._life, start, strict=False):
+                table.values[:] = values
+
+    def _index_tables(self) -> None:
+        self._open_index.follow(self._open)
+        self._kept_index.follow(self._kept)
+        self._item_index.put_many(self._items.entries()["item"].copy(), np.arange(len(self._items)))
+
+    # ---- what the base class asks for
+
+    def apply(self, rows: Rows, features: Codes, order: Order, before: int) -> None:
+        """Apply label operations in order, and the checkpoints of age due before each and below `before`."""
+        self._reserve(rows, order)
+        start = 0
+        while True:
+            tables = self._tables()
+            out = Outbox(self._outcomes, self._examples, self._example_indices, self._used)
+            start = int(run(tables, self.rules, out, rows, features, order, start, before, self._hint))
+            if start > len(order):
+                break
+            self._grow_examples()
+        for name, count in zip(BOOKS, self._books.tolist(), strict=True):
+            self.store.count(name, count)
+        self._books[:] = 0
+
+    def _reserve(self, rows: Rows, order: Order) -> None:
+        n = len(order)
+        self._open.reserve(n)
+        self._kept.reserve(int(self._tallies.values[TALLIES.index("convertible")]) + n)
+        self._open_index.follow(self._open)
+        self._kept_index.follow(self._kept)
+        self._items.reserve(n)
+        self._item_index.reserve(n)
+        need = int(self._used[0]) + n
+        if need > len(self._outcomes):
+            grown = np.zeros(max(need, 2 * len(self._outcomes)), OUTCOME_ROW)
+            grown[: self._used[0]] = self._outcomes[: self._used[0]]
+            self._outcomes = grown
+
+    def _grow_examples(self) -> None:
+        used = int(self._used[1])
+        examples = np.zeros(2 * len(self._examples), EXAMPLE_ROW)
+        indices = np.zeros((len(examples), self.space.width), np.uint32)
+        examples[:used], indices[:used] = self._examples[:used], self._example_indices[:used]
+        self._examples, self._example_indices = examples, indices
+
+    def _tables(self) -> Tables:
+        opened, kept, items, index = self._open, self._kept, self._items, self._item_index
+        return Tables(
+            opened.rows, opened.rows["indices"], opened.ends, self._open_index.heads, self._open_index.nexts,
+            kept.rows, kept.rows["indices"], kept.ends, self._kept_index.heads, self._kept_index.nexts,
+            items.rows, items.rows["codes"], items.count,
+            index.keys, index.values, index.count,
+            self._weights.values,
+            self._life[0].values, self._life[1].values, self._life[2].values, self._prior,
+            self._offsets, self._pointers.values, self._tallies.values, self._books,
+            *self.prequential.arrays(),
+            self.space.plan, self._hashes,
+        )  # fmt: skip
+
+    def take(self) -> Outputs:
+        """Rows of "outcomes" since the last call, and of "examples" where they are collected."""
+        outcomes, examples = int(self._used[0]), int(self._used[1])
+        out: Outputs = {"outcomes": (self._outcomes[:outcomes].copy(), np.zeros((outcomes, 0), np.uint32))}
+        if self.rules.collect:
+            out["examples"] = (self._examples[:examples].copy(), self._example_indices[:examples].copy())
+        self._used[:] = 0
+        return out
+
+    def entries(self) -> Iterator[tuple[str, Rows]]:
+        """Weights ever learnt, impressions kept, catalogue, life table, tallies and prequential sums."""
+        weights = self._weights.values
+        learnt = np.flatnonzero(weights["accumulator"])
+        yield "weights", _numbered(learnt, weights[learnt])
+        yield "impressions", self._without_emissions(self._open)
+        yield "converted", self._without_emissions(self._kept)
+        yield "catalogue", self._items.entries()
+        yield "tallies", _numbered(np.arange(len(TALLIES)), self._tallies.values)
+        for name, table in zip(("counts", "values", "ratios"), self._life, strict=True):
+            yield f"life_{name}", _numbered(np.arange(table.values.size), table.values.reshape(-1))
+        for name, values in zip(Prequential.shapes(), self.prequential.arrays(), strict=True):
+            flat = values.reshape(-1)
+            used = np.flatnonzero(flat)
+            yield f"prequential_{name}", _numbered(used, flat[used])
+
+    @staticmethod
+    def _without_emissions(ring: Ring) -> Rows:
+        """Live entries; the number of examples emitted is left out, as emitting them is a consumer's choice."""
+        rows = ring.entries()
+        rows["emissions"] = 0
+        return rows
+
+    # ---- what queries and reports ask for
+
+    def score(self, users: U64, items: U64, context: U32) -> Scores:
+        """Score n (user, item, context) triples as an impression of them would be scored now.
+
+        Parameters
+        ----------
+        users, items : uint64[n], hashes; user 0 is a guest
+        context : uint32[n, F], codes of the context columns (item columns are not read)
+        """
+        row = self._item_index.find_many(items)
+        codes = np.zeros((len(items), max(1, self._width)), np.uint32)
+        known = row >= 0
+        codes[known] = self._items.rows["codes"][row[known]]
+        indices = self.space.indices(users, items, np.ascontiguousarray(context, np.uint32), codes)
+        logit, uncertainty = np.zeros(len(items)), np.zeros(len(items))
+        predict_rows(self._weights.values, indices, logit, uncertainty)
+        rules = self.rules
+        cell = [
+            cell_of(z, u, rules.score_low, rules.score_high, rules.score_bins, UNCERTAINTY_LOW, UNCERTAINTY_HIGH,
+                    rules.uncertainty_bins)
+            for z, u in zip(logit, uncertainty, strict=True)
+        ]  # fmt: skip
+        return Scores(logit, np.array([sigmoid(z) for z in logit], np.float64), uncertainty, np.array(cell, np.int64))
+
+    def item_codes(self, item: int) -> U32 | None:
+        """Codes uint32[F] of an item's catalogue row (its item columns); None where the item is unknown."""
+        row = int(self._item_index.find_many(np.array([item], np.uint64))[0])
+        return None if row < 0 else self._items.rows["codes"][row, : self._width].copy()
+
+    def label(self, key: int) -> dict[str, Any] | None:
+        """What is known of one label while it is kept, by its label key; None where it is not.
+
+        Keys: ts, prediction, epoch, cell, mass, ratio (log likelihood ratio of the belief), stage, flags (names).
+        """
+        number, ring = self._open_index.find(self._open, key), self._open
+        if number < 0:
+            number, ring = self._kept_index.find(self._kept, key), self._kept
+        if number < 0:
+            return None
+        row = ring.rows[number & (len(ring.rows) - 1)]
+        fields = ("ts", "prediction", "epoch", "cell", "mass", "ratio", "stage")
+        flags = [flag.name for flag in Flag if int(row["flags"]) & flag]
+        return {**{name: row[name].item() for name in fields}, "flags": flags}
+
+    def books(self) -> dict[str, int]:
+        """Counts of the books. They balance: negatives_emitted = open + retracted + confirmed + dropped.
+
+        `negatives_open` is counted in the ring itself.
+        """
+        counts = {name: self.store.counters.get(name, 0) for name in BOOKS}
+        counts["negatives_open"] = int(np.count_nonzero(self._open.entries()["flags"] & Flag.NEGATIVE_OPEN))
+        counts["labels_open"] = len(self._open)
+        return counts
+
+
+def _numbered(numbers: npt.NDArray[Any], rows: Rows) -> Rows:
+    """Records (number, value) of rows and their numbers, for the digest."""
+    out = np.zeros(len(rows), np.dtype([("number", "<i8"), ("value", rows.dtype)]))
+    out["number"], out["value"] = numbers, rows
+    return out
+
+
