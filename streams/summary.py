@@ -82,20 +82,23 @@ class Prequential(TypedDict):
 
 
 class Ranked(TypedDict):
-    """How often what was bought next is among the ten related items: HR@10, and MRR@10, of one method."""
+    """How often a pair that was bought later is among the ten items related to its first: HR@10, MRR@10, of a method.
+
+    `pairs` later pairs, all versions together.
+    """
 
     name: str
-    queries: int
+    pairs: int
     hit_rate: float
     reciprocal_rank: float
 
 
 class RankedAt(TypedDict):
-    """The same for the purchases that were predicted with one version of the embeddings, in service from `ts` on."""
+    """The same for one version of the embeddings, made at `ts`, on the pairs of the period after it."""
 
     ts: int
     name: str
-    queries: int
+    pairs: int
     hit_rate: float
     reciprocal_rank: float
 
@@ -158,19 +161,26 @@ class Calibration(TypedDict):
 
 
 class Version(TypedDict):
-    """One build of the embeddings: made from what was known at `ts`, in service from `in_service` on."""
+    """One build of the embeddings, from what was known at `ts`.
+
+    `method`, and why, of "svd" and "propagation", whose HR@10 on held-back pairs stand in `svd` and `propagation`;
+    `pairs` with positive shrunk z; `one_way`: share of tested pairs with a significant direction; digest of `inputs`.
+    """
 
     version: int
     ts: int
-    in_service: int | None
+    method: str
+    reason: str
     items: int
-    edges: int
-    digest: str
-    scores: dict[str, float]
+    pairs: int
+    svd: float | None
+    propagation: float | None
+    one_way: float | None
+    inputs: str
 
 
 class Graph(TypedDict):
-    """The co-purchase graph now, and the embedding versions made of it; `scores` are held-back edges found (HR@10)."""
+    """The co-purchase graph now, and the embedding versions made of it."""
 
     items: int
     edges: int

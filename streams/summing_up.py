@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..graph_store.embedding import Manifest
 from ..models.prequential import BASE_RATE, ITEM_RATE, LOG_LOSS, MODEL, POSITIVES, PROBABILITY, SCALE, TRIALS, WEEK
+from .graph_summary import related_from, versions_from
 from .reliability import points_of, thresholds_of
 from .replay import Summary
 from .state_directory import StateDirectory
@@ -20,7 +22,6 @@ from .summary import (
     Graph,
     PairedInterval,
     Prequential,
-    Related,
     ReplaySummary,
     Run,
     Table,
@@ -37,13 +38,14 @@ TRAIL_SHOWN = 5
 
 def sum_up(state: StateDirectory, run: Summary) -> ReplaySummary:
     """The summary of a state that is open, after the replay `run`."""
+    versions = state.copurchase.manifests()
     return ReplaySummary(
         run=_run(state, run),
         books=books_of(state),
         prequential=prequential_of(state),
-        related=related_of(state),
+        related=related_from(versions),
         calibration=calibration_of(state),
-        graph=graph_of(state),
+        graph=graph_of(state, versions),
         tables=sizes_of(state),
         dropped=dropped_of(state),
         dead_letters=dict(run.dead_letters),
@@ -198,18 +200,10 @@ def _interval(state: StateDirectory, second: int) -> PairedInterval:
     )
 
 
-def related_of(state: StateDirectory) -> Related:
-    """Hits of `related` beside its baselines, as the co-purchase stage scored them on what was bought next."""
-    summarise = getattr(state.copurchase, "related_scores", None)
-    found: Related = summarise() if summarise is not None else Related(total=[], refreshes=[])
-    return found
-
-
-def graph_of(state: StateDirectory) -> Graph:
-    """Items, edges and embedding versions of the co-purchase graph."""
-    summarise = getattr(state.copurchase, "graph_summary", None)
-    found: Graph = summarise() if summarise is not None else Graph(items=0, edges=0, versions=[])
-    return found
+def graph_of(state: StateDirectory, versions: Sequence[Manifest]) -> Graph:
+    """The co-purchase graph now, and the versions of its embeddings."""
+    adjacency = state.copurchase.adjacency
+    return Graph(items=adjacency.items, edges=adjacency.edges, versions=versions_from(versions))
 
 
 def calibration_of(state: StateDirectory) -> Calibration:

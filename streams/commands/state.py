@@ -93,8 +93,11 @@ def inspect(*, state: State, json: Json = False) -> None:
 
 def books_table(books: Any) -> str:
     """The books of the events, a type a line, and whether they balance."""
-    terms = sorted({term for each in books["events"].values() for term in each})
-    rows = [(kind, *(each.get(term, 0) for term in terms)) for kind, each in books["events"].items()]
+    events = {kind: each for kind, each in books["events"].items() if any(each.values())}
+    terms = [
+        t for t in dict.fromkeys(t for each in events.values() for t in each) if any(e.get(t) for e in events.values())
+    ]
+    rows = [(kind, *(each.get(term, 0) for term in terms)) for kind, each in events.items()]
     labels = ", ".join(f"{term} {count:,}" for term, count in books["labels"].items())
     return f"{table(('type', *terms), rows)}\nlabels: {labels}\n{verdict(books)}"
 

@@ -72,12 +72,12 @@ def full(weeks: int = 40, seed: int = 1) -> ReplaySummary:
             )
     for name, rate in (("related", 0.081), ("raw count", 0.056), ("popularity", 0.032), ("last bought", 0.021)):
         summary["related"]["total"].append(
-            {"name": name, "queries": 9_000, "hit_rate": rate, "reciprocal_rank": rate / 3}
+            {"name": name, "pairs": 9_000, "hit_rate": rate, "reciprocal_rank": rate / 3}
         )
         for version in range(1, 4):
             summary["related"]["refreshes"].append(
                 {
-                    "ts": START + 13 * version * WEEK, "name": name, "queries": 3_000,
+                    "ts": START + 13 * version * WEEK, "name": name, "pairs": 3_000,
                     "hit_rate": rate + draw.gauss(0, 0.004), "reciprocal_rank": rate / 3,
                 }
             )  # fmt: skip
@@ -139,9 +139,9 @@ def _store(summary: ReplaySummary) -> None:
         "edges": 812_345,
         "versions": [
             {
-                "version": k, "ts": START + 13 * k * WEEK, "in_service": START + 13 * k * WEEK + 86_400_000,
-                "items": 9_000 * k, "edges": 200_000 * k, "digest": f"{k:032x}",
-                "scores": {"linear dual propagation": 0.09, "randomised SVD": 0.07},
+                "version": k, "ts": START + 13 * k * WEEK, "method": "propagation", "reason": "it found more",
+                "items": 9_000 * k, "pairs": 200_000 * k, "svd": 0.07, "propagation": 0.09, "one_way": 0.11,
+                "inputs": f"{k:032x}",
             }
             for k in range(1, 4)
         ],
