@@ -213,7 +213,8 @@ class _Look:
         few = self.copies.count <= COPIES * self.rows
         return [
             Check(
-                "no event comes twice", few, f"{self.copies.count:,} copies, dropped and counted" if self.copies.count else "",
+                "no event comes twice", few,
+                f"{self.copies.count:,} copies, dropped and counted" if self.copies.count else "",
                 self.copies.examples, "give each file once; send each event once",
             ),
             Check(

@@ -1,0 +1,59 @@
+"""O01: empty, null and non-object payloads are set aside; the good message after them is an event."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.reference.log_reading import decode, read_log
+from thalweg.streams.dead_letter import to_json
+
+GOOD = b'{"event_id":"c8","ts":"2026-03-02T12:00:08Z","user_id":"u1","request_id":"r1","item_id":"A"}'
+LIST = b'[{"event_id":"c6","ts":"2026-03-02T12:00:06Z","user_id":"u1","request_id":"r1","item_id":"A"}]'
+MESSAGES = [None, None, b"", b"\n", b"null", b'"click"', LIST, b"\xff\xfe\x00A", GOOD]
+REASONS = [
+    "null_payload",
+    "null_payload",
+    "bad_json",
+    "bad_json",
+    "not_an_object",
+    "not_an_object",
+    "not_an_object",
+    "bad_json",
+]
+
+
+def test_each_message_has_its_reason_and_the_good_one_is_an_event() -> None:
+    reading = decode("click", MESSAGES)
+    assert reading.reasons == REASONS
+    assert [letter.row for letter in reading.rejects] == list(range(8))
+    assert reading.column("event_id") == ["c8"]
+    assert reading.column("type") == [2]
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_groups_cut_anywhere_give_the_same(cut: int) -> None:
+    first, second = decode("click", MESSAGES[:cut]), decode("click", MESSAGES[cut:])
+    assert first.reasons + second.reasons == REASONS
+    assert first.column("event_id") + second.column("event_id") == ["c8"]
+
+
+def test_a_bad_message_last_in_its_group() -> None:
+    assert decode("click", [GOOD, b""]).reasons == ["bad_json"]
+
+
+def test_a_null_stays_null_in_its_dead_letter() -> None:
+    null, text = decode("click", [None, b"null"]).rejects
+    assert json.loads(to_json(null))["raw"] is None
+    assert json.loads(to_json(text))["raw"] == "null"
+
+
+def test_as_lines_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.jsonl"
+    path.write_bytes(b"\n".join([b"", b" ", b"null", b'"click"', LIST, b"\xff\xfe\x00A", GOOD, b""]))
+    reading = read_log(path, rows=2)
+    assert reading.reasons == ["bad_json", "bad_json", "not_an_object", "not_an_object", "not_an_object", "bad_json"]
+    assert [letter.line for letter in reading.rejects] == [1, 2, 3, 4, 5, 6]
+    assert reading.column("event_id") == ["c8"]
