@@ -137,23 +137,6 @@ def pooled(grid: Grid, shelf: Shelf, epochs: Iterable[int]) -> tuple[F64, F64, F
     return raw, calibrated, trials, positives
 
 
-def reliability(rate: F64, trials: F64, positives: F64, groups: int = 12) -> F64:
-    """Points of a reliability diagram, float64[groups, 3]: mean rate said, rate that came true, trials.
-
-    Groups have about equal trials, by ascending rate; empty ones are left out.
-
-    >>> reliability(np.array([0.1, 0.4]), np.array([10.0, 10.0]), np.array([2.0, 4.0]), 2).tolist()
-    [[0.1, 0.2, 10.0], [0.4, 0.4, 10.0]]
-    """
-    order = np.argsort(rate, kind="stable")
-    rate, trials, positives = rate[order], trials[order], positives[order]
-    place = ((np.cumsum(trials) - 0.5 * trials) * (groups / max(float(trials.sum()), 1.0))).astype(np.int64)
-    place = np.clip(place, 0, groups - 1)
-    sums = np.stack([np.bincount(place, column, groups) for column in (rate * trials, positives, trials)], axis=1)
-    said, came, held = sums[sums[:, 2] > 0].T
-    return np.stack([said / held, came / held, held], axis=1)
-
-
 def summary(grid: Grid, shelf: Shelf, last: int, epochs_a_block: int = 7) -> dict[str, Any]:
     """Totals over the matured epochs, and the difference of log-loss, calibrated minus raw, paired by blocks of a week.
 

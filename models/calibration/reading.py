@@ -132,6 +132,7 @@ def fit_rates(trials: F64, positives: F64, logits: F64) -> tuple[F64, F64]:
     >>> (alpha / (alpha + beta)).round(3).tolist()
     [[0.269, 0.731]]
     """
+    trials = np.maximum(trials, 0.0)  # a correction may have come before what it corrects
     positives = np.clip(positives, 0.0, trials)
     pooled = positives.sum(axis=0)
     found = float(pooled.sum())
@@ -260,7 +261,7 @@ def _pays(grid: Grid, first: int, last: int, rules: Rules, level_of: I64) -> boo
 def _as_it_is(trials: F64, logits: F64) -> tuple[F64, F64]:
     """(alpha, beta) of rates that are the raw score, as sure as `trials` float64[levels, score_bins] make them."""
     raw = np.array([1.0 / (1.0 + math.exp(-z)) for z in logits.tolist()])
-    weight = trials + 1.0 / (raw * (1.0 - raw))
+    weight = np.maximum(trials, 0.0) + 1.0 / (raw * (1.0 - raw))
     return weight * raw, weight * (1.0 - raw)
 
 

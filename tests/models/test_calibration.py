@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.reference import calibration as slow
 from thalweg.models.calibration.beta import beta_quantile, credible_interval, incomplete_beta, student_quantile
-from thalweg.models.calibration.evaluation import matured, pooled, reliability, score, score_epoch, summary
+from thalweg.models.calibration.evaluation import matured, score, score_epoch, summary
 from thalweg.models.calibration.grid import Grid, Shape, cell_of
 from thalweg.models.calibration.isotonic import pool_adjacent
 from thalweg.models.calibration.levels import by_level, form_levels
@@ -476,18 +476,6 @@ def test_totals_weigh_every_trial_alike():
             )
     assert total["log_loss_difference"] == pytest.approx(total["calibrated"]["log_loss"] - total["raw"]["log_loss"])
     assert total["selected"] == sum(s.selected for s in scores)
-
-
-def test_a_reliability_diagram_keeps_every_trial():
-    grid = stream(14, 300, 10, seed=17)
-    shelf = read_all(grid, range(20_008, 20_014), Rules(maturity=2))
-    raw, calibrated, trials, positives = pooled(grid, shelf, range(20_008, 20_014))
-    for rate in (raw, calibrated):
-        points = reliability(rate, trials, positives, 5)
-        assert points[:, 2].sum() == trials.sum() and (points[:, 1] * points[:, 2]).sum() == pytest.approx(
-            positives.sum()
-        )
-        assert (np.diff(points[:, 0]) > 0).all()
 
 
 def test_log_loss_sum_and_score_of_nothing():
