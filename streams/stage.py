@@ -215,7 +215,7 @@ class Stage(ABC):
         """128-bit digest of the state: a sum over logical entries, so that shards add up and order does not matter."""
         total = sum(digest_entries(table, rows) for table, rows in self.entries())
         if held:
-            rows, features = self._held_rows()
+            rows, features = self.held_rows()
             rows = rows.copy()
             for name in _ORIGIN:
                 if name in (rows.dtype.names or ()):
@@ -234,7 +234,8 @@ class Stage(ABC):
         """The audit trail: boundary (ms) -> digest without held rows."""
         return {int(ts): int(high) << 64 | int(low) for ts, low, high in self._trail.entries().tolist()}
 
-    def _held_rows(self) -> tuple[Rows, Codes]:
+    def held_rows(self) -> tuple[Rows, Codes]:
+        """Rows that the merge still holds, with their features: copies."""
         return self.merge.rows(np.zeros(0, self.row_type), np.zeros((0, self._width), np.uint32))
 
     def checkpoint(self) -> int:
@@ -243,7 +244,7 @@ class Stage(ABC):
         To be called only when every output of the blocks before is safe: acknowledged, or committed downstream.
         """
         self.save()
-        rows, features = self._held_rows()
+        rows, features = self.held_rows()
         for table, content in ((self._held, rows), (self._held_features, features)):
             table.count[0] = 0
             table.reserve(len(content))

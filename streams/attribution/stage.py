@@ -217,7 +217,7 @@ class AttributionStage(Stage):
 
     def books(self) -> dict[str, dict[str, int]]:
         """The books, by type: each term as counted at its own site, with what is held and what waits right now."""
-        rows, _ = self._held_rows()
+        rows, _ = self.held_rows()
         held = np.bincount(rows["rank"], minlength=len(Type))
         waiting = np.zeros(len(Type), np.int64)
         for name in ("waiting", "waiting_skew"):
