@@ -177,7 +177,7 @@ class Recommender:
         """A user's latest distinct purchases, newest first: (item hash, time); rows still held are included."""
         if user is None:
             return []
-        found: list[tuple[int, int]] = list(self._state.copurchase.recent_purchases(user))
+        found: list[tuple[int, int]] = list(self._state.copurchase.recent(user))
         for stage in self._state.attribution:
             found += held_purchases(stage.held_rows()[0], user)
         latest: dict[int, int] = {}

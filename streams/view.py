@@ -53,7 +53,7 @@ folder` first
         return self.names.find(item, weight)
 
     def related(self, item: str, k: int = 10) -> list[dict[str, Any]]:
-        """What is bought after `item` (an id or a name): item, name, relatedness, similarity, evidence, customers, reverse.
+        """What is bought after `item` (an id or a name), best first: fields of `Neighbour`, with item ids and names.
 
         ConfigurationError where the state does not know the item.
         """
