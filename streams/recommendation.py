@@ -88,6 +88,8 @@ class Answer:
     version : embedding version in service, None before the first; version_ts : event time of its snapshot
     reading : epoch of the calibration reading used; None before the first
     note : what the reader should know, such as that nothing passed its threshold
+    seeds : the purchases that candidates were drawn from (item ids), newest first
+    context_missing : declared context features that the query did not give; the score is the model's without them
     """
 
     request_id: str
@@ -100,6 +102,7 @@ class Answer:
     reading: int | None
     note: str = ""
     seeds: list[str] = field(default_factory=list)
+    context_missing: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -154,6 +157,9 @@ class Recommender:
             reading=None if reading is None else reading.epoch,
             note=note,
             seeds=[names(hashed) for hashed, _ in seeds[:SEEDS]],
+            context_missing=[
+                f.name for f in self._configuration.features if f.source == "context" and f.name not in (context or {})
+            ],
         )
 
     def context_codes(self, context: Mapping[str, str]) -> npt.NDArray[np.uint32]:

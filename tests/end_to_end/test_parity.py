@@ -66,7 +66,7 @@ def test_the_log_is_worth_the_trial(undisturbed: Path) -> None:
         books = state.attribution[0].books()
         assert sum(terms["read"] for terms in books.values()) >= EVENTS
         assert books["return"]["reversal"] > 100
-        assert len(state.copurchase.versions()) >= 3
+        assert len(state.copurchase.manifests()) >= 3
         readings = [state.calibration.reading_at(epoch) for epoch in state.calibration.shelf.epochs()]
         assert sum(reading is not None and reading.levels >= 2 for reading in readings) >= 2
         assert_books_balance(state)
