@@ -127,7 +127,8 @@ def to_json(letter: DeadLetter) -> bytes:
 class DeadLetterFile:
     """A JSONL file of dead letters that holds each place once.
 
-    Opening reads the places that are there; a last line that was cut off by a kill is removed first.
+    Opening reads the places that are there; a last line that was cut off by a kill is removed first. ValueError where
+    the file holds something else.
 
     Attributes
     ----------
@@ -152,10 +153,13 @@ class DeadLetterFile:
             return
         good = 0
         with self.path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
-                record = msgspec.json.decode(line, type=_Place)
+                try:
+                    record = msgspec.json.decode(line, type=_Place)
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    raise ValueError(f"{self.path} line {number:,}: is no dead letter; name another file") from None
                 self._places.add((record.source, record.row))
                 good += len(line)
         if good != self.path.stat().st_size:

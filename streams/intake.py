@@ -128,7 +128,10 @@ def _gather(values, indices, bits, first, out):  # type: ignore[no-untyped-def]
         return
     for i in range(indices.shape[0]):
         at = first + i
-        out[i] = values[indices[i]] if (bits[at >> 3] >> (at & 7)) & 1 else 0
+        if (bits[at >> 3] >> (at & 7)) & 1:  # no conditional expression: of uint64 and 0 numba makes a float
+            out[i] = values[indices[i]]
+        else:
+            out[i] = 0
 
 
 def _validity(array: pa.Array) -> npt.NDArray[np.uint8]:
@@ -263,7 +266,7 @@ class Intake:
         self.fresh = fresh
         self._seeds = [np.uint64(feature_seed(feature.name)) for feature in configuration.features]
         self._odd = _multipliers(12 + len(self._seeds))
-        self._room = 0
+        self._room = -1
         self._rows, self._by_row = np.empty(0, EVENT_ROW), np.empty((0, len(self._seeds)), np.uint32)
 
     def _reserve(self, n: int) -> None:
