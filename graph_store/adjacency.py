@@ -4,9 +4,9 @@ An item table gives each item a dense node number in the order of first applicat
 codes. A pair table holds one entry for each ordered pair with its decayed weight. Both use forward decay by
 generations (`decay`): integers only, so that a return restores what its purchase added, to the bit.
 
-**A customer counts once.** Of one customer a pair's weight in one generation is capped at 1: the shares table keeps what
-each customer gave in the two generations that a return can still reach. Without the cap a few households that buy the
-same things every week make the graph (Complete Journey, HitRate@10 of the SVD: .076 without, .087 to .099 with it).
+**A customer counts once.** Of one customer a pair's weight in one generation is capped at 1: the shares table keeps
+what each customer gave in the two generations that a return can still reach. Without the cap a few households that buy
+the same things every week make the graph (Complete Journey, HitRate@10 of the SVD: .076 without, .087 to .099 with it).
 
 Bounds: pairs, shares, items and recent purchases each have a limit; what it drops is counted. A full pair table is
 pruned to three quarters by shrunk z, at the very row that finds it full, so the result depends on the rows alone.
@@ -61,8 +61,8 @@ class Adjacency:
     (0, 0)
     """
 
-    def __init__(self, store: StateStore, decay: Decay, features: int, limits: Limits = Limits()) -> None:
-        self.store, self.decay, self.limits, self.features = store, decay, limits, features
+    def __init__(self, store: StateStore, decay: Decay, features: int, limits: Limits | None = None) -> None:
+        self.store, self.decay, self.limits, self.features = store, decay, limits or Limits(), features
         self.items = store.growing("items", ITEM)
         self.codes = store.growing("item_codes", np.dtype([("codes", "<u4", (max(1, features),))]))
         self.pairs = store.growing("pairs", PAIR)
@@ -82,7 +82,7 @@ class Adjacency:
     # ---- writing
 
     def apply(self, rows: Rows, features: npt.NDArray[np.uint32], order: npt.NDArray[np.int64]) -> None:
-        """Apply rows[order[0]], rows[order[1]], ... of thalweg.copurchases; they are of the current generation's time."""
+        """Apply rows[order[0]], rows[order[1]], ... of thalweg.copurchases, all of the current generation's time."""
         if not len(order):
             return
         if self._state.value["generation"] is None:
@@ -92,10 +92,11 @@ class Adjacency:
             self._reserve(len(order) - position)
             position = int(
                 k.apply_rows(
-                    rows, features, order, position, self._table(self.items, self._item_index), self.codes.rows["codes"],
-                    self._table(self.pairs, self._pair_index), self._table(self.shares[0], self._share_index[0]),
-                    self._table(self.shares[1], self._share_index[1]), self._ring(), self._sums.values, self._settings,
-                    self._factors, self._counters,
+                    rows, features, order, position, self._table(self.items, self._item_index),
+                    self.codes.rows["codes"], self._table(self.pairs, self._pair_index),
+                    self._table(self.shares[0], self._share_index[0]),
+                    self._table(self.shares[1], self._share_index[1]), self._ring(), self._sums.values,
+                    self._settings, self._factors, self._counters,
                 )
             )  # fmt: skip
             self.codes.count[0] = self.items.count[0]
@@ -106,7 +107,7 @@ class Adjacency:
         self._counters[:] = 0
 
     def rotate(self, boundary: int) -> None:
-        """Begin the generation that starts at `boundary` (ms): shares of the last but one are let go, sums are shifted."""
+        """Begin the generation that starts at `boundary` (ms): the last but one's shares go, sums are shifted."""
         state = self._state.value
         if state["generation"] is None:
             return

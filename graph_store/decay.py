@@ -38,8 +38,9 @@ class Decay:
     def __post_init__(self) -> None:
         if self.half_life * LEAST_HALF_LIVES < self.period:
             raise ValueError(
-                f"graph.half_life of {self.half_life} ms is too short: weights are kept in generations of {self.period} "
-                f"ms (the return window and a day); make it at least {-(-self.period // LEAST_HALF_LIVES)} ms"
+                f"graph.half_life of {self.half_life} ms is too short: weights are kept in generations of "
+                f"{self.period} ms (the return window and the orphan wait); make it at least "
+                f"{-(-self.period // LEAST_HALF_LIVES)} ms"
             )
 
     def generation(self, ts: int) -> int:

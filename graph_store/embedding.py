@@ -12,7 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -73,6 +73,7 @@ class Embedding:
     support : float32[n], decayed customers of the item's outgoing pairs
     source, target : float32[n, d]; the relatedness of v to u is <source[u], target[v]>
     svd_source, svd_target : float32[n, d] of the warm start, kept to compare both; equal to the above where it serves
+    latest : int32[n, 10], the targets of each item's latest pairs, newest first, -1 where there are fewer: a baseline
     """
 
     manifest: Manifest
@@ -83,8 +84,18 @@ class Embedding:
     target: F32
     svd_source: F32
     svd_target: F32
+    latest: npt.NDArray[np.int32]
 
-    ARRAYS = ("items", "popularity", "support", "source", "target", "svd_source", "svd_target")
+    ARRAYS: ClassVar[tuple[str, ...]] = (
+        "items",
+        "popularity",
+        "support",
+        "source",
+        "target",
+        "svd_source",
+        "svd_target",
+        "latest",
+    )
 
     def save(self, folder: Path) -> None:
         """Write the version, whole or not at all; nothing where it is there already."""

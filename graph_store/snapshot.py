@@ -48,10 +48,11 @@ class Snapshot:
     popularity : float64[n], decayed purchases
     codes : uint32[n, F], catalogue codes
     out, into : float64[n], row sums of all decayed weights by source and by target (customers)
+    past_out, past_into : float64[n], the same without the last period
     recent_out, recent_into : float64[n], the same of the last period alone, not decayed
     source, target : int32[m], the pairs kept
-    weight : float32[m], decayed customers
-    past : float32[m], the part of `weight` from before the last period
+    weight : float32[m], decayed customers; 0 where the pair is not among the highest by shrunk z
+    past : float32[m], the part from before the last period; 0 where the pair was not among the highest by that alone
     recent : float32[m], customers in the last period, not decayed
     last : int64[m], time of the pair's latest purchase, ms
     """
@@ -65,6 +66,8 @@ class Snapshot:
     codes: npt.NDArray[np.uint32]
     out: F64
     into: F64
+    past_out: F64
+    past_into: F64
     recent_out: F64
     recent_into: F64
     source: I32
