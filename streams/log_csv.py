@@ -41,8 +41,7 @@ class _Record:
 
 
 class CsvFile(LogFile):
-    """A CSV file. LogError where its headings lack `ts`, repeat a used name, or are no comma-separated UTF-8.
-    """
+    """A CSV file. LogError where its headings lack `ts`, repeat a used name, or are no comma-separated UTF-8."""
 
     format = "csv"
     unit = "record"
@@ -92,7 +91,7 @@ class CsvFile(LogFile):
         if not self._headings:
             return
         width = len(self._headings)
-        for record in islice(_records(self._text.lines()), 1, None):
+        for record in islice(_records(self._text.lines(), width), 1, None):
             fields = record.fields
             if fields is not None and len(fields) == width:
                 if (
@@ -146,8 +145,12 @@ class CsvFile(LogFile):
         ]
 
 
-def _records(lines: Iterator[bytes]) -> Iterator[_Record]:
-    """Split lines into records by the rules of quotes."""
+def _records(lines: Iterator[bytes], width: int | None = None) -> Iterator[_Record]:
+    """Split lines into records by the rules of quotes.
+
+    A record of several lines must be sound, and of `width` fields where that is given; else its first line is a bad row
+    by itself and the others are read on their own.
+    """
     number = 0
     waiting: list[bytes] = []  # lines read ahead
     while True:
@@ -171,7 +174,9 @@ def _records(lines: Iterator[bytes]) -> Iterator[_Record]:
             raw += b"\n" + waiting[spanned]
             spanned += 1
             record = _quoted(number, raw)
-        if record is None:
+        if record is None or (
+            spanned and (record.fields is None or len(record.fields) != (width or len(record.fields)))
+        ):
             yield _Record(number, line.removesuffix(b"\r"), None, Reason.BAD_ROW, "a quote is not closed")
             continue
         yield record
