@@ -17,8 +17,8 @@ from thalweg.models.calibration.evaluation import matured, score, score_epoch, s
 from thalweg.models.calibration.grid import Grid, Shape, cell_of
 from thalweg.models.calibration.isotonic import pool_adjacent
 from thalweg.models.calibration.levels import by_level, form_levels
-from thalweg.models.calibration.platt import fit_platt
-from thalweg.models.calibration.reading import Rules, fit_rates, log_loss_sum, make_reading
+from thalweg.models.calibration.platt import LEVEL_RIDGE, POOLED_RIDGE, fit_platt
+from thalweg.models.calibration.reading import STRENGTH, Rules, fit_rates, log_loss_sum, make_reading
 from thalweg.models.calibration.shelf import DamagedReading, Shelf
 from thalweg.models.calibration.threshold import choose_cut, thresholds
 
@@ -189,6 +189,36 @@ def test_platt_is_at_a_stationary_point_of_the_posterior():
     assert (gap * logits).sum() + 16.0 * (b - 1.0) == pytest.approx(0, abs=1e-3)
 
 
+@settings(deadline=None, max_examples=40)
+@given(COUNTS, st.floats(-2, 2), st.floats(0.3, 2.0))
+def test_platt_equals_bisection(cells, a, b):
+    trials, positives = (np.array(column, float) for column in zip(*cells, strict=True))
+    logits = np.linspace(-3, 2, len(cells))
+    got = fit_platt(trials, positives, logits, (a, b), (4.0, 16.0))
+    assert got == pytest.approx(slow.platt(trials, positives, logits, (a, b), (4.0, 16.0)), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 3), st.randoms(use_true_random=False))
+def test_rates_equal_the_slow_twin(levels, random):
+    logits = np.linspace(-3, 1, 8)
+    trials = np.array([[float(random.randrange(0, 400)) for _ in logits] for _ in range(levels)])
+    positives = np.floor(trials * np.array([[random.random() * 0.4 for _ in logits] for _ in range(levels)]))
+    alpha, beta = fit_rates(trials, positives, logits)
+    want = slow.rates(trials.tolist(), positives.tolist(), logits.tolist(), (POOLED_RIDGE, LEVEL_RIDGE), STRENGTH)
+    assert (alpha / (alpha + beta)) == pytest.approx(np.array(want), rel=1e-4)
+
+
+def test_a_level_without_evidence_says_what_all_levels_say():
+    logits = np.linspace(-3, 1, 8)
+    trials = np.stack([np.full(8, 5000.0), np.zeros(8)])
+    positives = trials / (1 + np.exp(1.0 - 0.8 * logits))
+    alpha, beta = fit_rates(trials, positives, logits)
+    rate = alpha / (alpha + beta)
+    assert rate[1] == pytest.approx(rate[0], rel=0.1)
+    assert (alpha + beta)[1].max() < (alpha + beta)[0].min()
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(0, 500), min_size=1, max_size=32), st.integers(1, 8), st.integers(1, 300))
 def test_levels_are_contiguous_few_and_each_has_its_evidence(positives, levels, evidence):
@@ -275,6 +305,32 @@ def test_best_f1_equals_trying_every_cut(cells, random):
         return 2 * positives[chosen].sum() / (trials[chosen].sum() + positives.sum())
 
     assert f1(cut.rate) == pytest.approx(max(f1(at) for at in set(rates.tolist())))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(20, 200), st.floats(0, 1)), min_size=2, max_size=30), st.floats(0.1, 0.8))
+def test_the_cut_for_a_precision_equals_trying_every_cut(cells, asked):
+    """With fewer cells than candidate cuts every cut is tried; the bound is scipy's."""
+    rates = np.array([share for _, share in cells])
+    trials = np.array([float(n) for n, _ in cells])
+    positives = np.floor(trials * rates)
+
+    def good(n, k):
+        return k >= 20 and k / n >= asked and scipy.stats.beta.ppf(0.05, k + 0.5, n - k + 0.5) >= asked
+
+    want = slow.lowest_cut(rates.tolist(), trials.tolist(), positives.tolist(), good)
+    cut = choose_cut(rates, trials, positives, asked)
+    if positives.sum() < 1:
+        assert cut.rate == 0.0
+    elif math.isinf(want):
+        assert math.isinf(cut.rate)
+    else:
+        # cuts are tried at equal steps of positives: at most one step, or one cell, short of the best
+        assert cut.rate >= want
+        missed = positives[rates >= want].sum() - (
+            positives[rates >= cut.rate].sum() if math.isfinite(cut.rate) else 0.0
+        )
+        assert missed <= positives.sum() / 64 + positives.max() + 20
 
 
 def test_an_impossible_precision_selects_nothing():

@@ -22,6 +22,7 @@ from thalweg.models.prequential import (
     Prequential,
     calibration_error,
     observe,
+    observe_many,
     paired_interval,
 )
 
@@ -124,6 +125,19 @@ def test_debiased_error_is_near_zero_for_a_calibrated_score_and_finds_a_shift():
     assert bad.calibration_ratio() == pytest.approx(2.0, rel=0.06)
 
 
+@settings(deadline=None, max_examples=80)
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=40),
+    st.integers(1, 20),
+)
+def test_calibration_error_equals_the_slow_twin(bins, groups):
+    trials = [float(n) for n, _, _ in bins]
+    positives = [float(int(n * share)) for n, share, _ in bins]
+    probability = [n * p for n, _, p in bins]
+    got = calibration_error(np.array(trials), np.array(positives), np.array(probability), groups)
+    assert got == pytest.approx(slow.calibration_error(trials, positives, probability, groups), abs=1e-7)
+
+
 @pytest.mark.parametrize("groups", [1, 7, 20])
 def test_debiasing_takes_off_the_sampling_variance(groups):
     rng = np.random.default_rng(groups)
@@ -161,3 +175,22 @@ def test_fixed_point_cannot_overflow_at_ten_thousand_million_rows():
     scores = filled([(0, MODEL, 0.0, 1)])
     assert int(scores.total.max()) * 10**10 < 2**63
     assert WEEK == 7 * 24 * 3600 * 1000
+
+
+@settings(deadline=None, max_examples=40)
+@given(ROWS)
+def test_the_compiled_kernel_does_what_its_lines_say(rows):
+    compiled, plain = filled(rows), Prequential.empty(64)
+    for week, predictor, probability, label in rows:
+        observe.py_func(*plain.arrays(), week, predictor, probability, label, 1)
+    assert equal(compiled, plain)
+
+
+def test_many_rows_at_once_are_rows_one_by_one():
+    rng = np.random.default_rng(4)
+    ts, p, y = rng.integers(0, 20 * WEEK, 500), rng.random(500), rng.integers(0, 2, 500)
+    at_once = Prequential.empty(64)
+    observe_many(*at_once.arrays(), ts, MODEL, p, y)
+    rows = zip((ts // WEEK).tolist(), p.tolist(), y.tolist(), strict=True)
+    assert equal(at_once, filled([(week, MODEL, a, b) for week, a, b in rows]))
+    assert at_once.base_rate() == y.mean()

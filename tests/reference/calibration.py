@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class Scores:
@@ -129,3 +129,89 @@ def equal_weight_boundary(scores: Sequence[float], labels: Sequence[int], precis
 def select(rates: Iterable[float], cut: float) -> list[int]:
     """Places whose rate reaches the cut."""
     return [i for i, rate in enumerate(rates) if rate >= cut]
+
+
+def platt(
+    trials: Sequence[float],
+    positives: Sequence[float],
+    logits: Sequence[float],
+    prior: tuple[float, float],
+    ridge: tuple[float, float],
+) -> tuple[float, float]:
+    """Platt's map by bisection on each coordinate in turn: slow, and sure because the posterior is log-concave."""
+
+    def slope(a: float, b: float, axis: int) -> float:
+        out = ridge[axis] * ((a, b)[axis] - prior[axis])
+        for n, k, z in zip(trials, positives, logits, strict=True):
+            out += (n / (1 + math.exp(-(a + b * z))) - k) * (1.0, z)[axis]
+        return out
+
+    at = list(prior)
+    for _ in range(400):
+        before = tuple(at)
+        for axis in (0, 1):
+            low, high = at[axis] - 20.0, at[axis] + 20.0
+            for _ in range(60):
+                at[axis] = 0.5 * (low + high)
+                if slope(at[0], at[1], axis) > 0:
+                    high = at[axis]
+                else:
+                    low = at[axis]
+        if max(abs(x - y) for x, y in zip(at, before, strict=True)) < 1e-10:
+            break
+    return at[0], at[1]
+
+
+def rates(
+    trials: Sequence[Sequence[float]],
+    positives: Sequence[Sequence[float]],
+    logits: Sequence[float],
+    ridges: tuple[tuple[float, float], tuple[float, float]],
+    strength: float,
+) -> list[list[float]]:
+    """Calibrated rates by level and score bin: pooled map, level's map, Beta prior around it, isotonic."""
+    pooled_positives = [sum(column) for column in zip(*positives, strict=True)]
+    pooled_trials = [sum(column) for column in zip(*trials, strict=True)]
+    found = sum(pooled_positives)
+    centre = sum(k * z for k, z in zip(pooled_positives, logits, strict=True)) / found if found else 0.0
+    shifted = [z - centre for z in logits]
+    pooled = platt(pooled_trials, pooled_positives, shifted, (centre, 1.0), ridges[0])
+    out = []
+    for n, k in zip(trials, positives, strict=True):
+        a, b = platt(n, k, shifted, pooled, ridges[1]) if len(trials) > 1 else pooled
+        mean = [1 / (1 + math.exp(-(a + b * z))) for z in shifted]
+        held = sum(k)
+        full = 1 + strength * held / (held + strength)
+        weight = [full / (m * (1 - m)) for m in mean]
+        hits = [x + w * m for x, w, m in zip(k, weight, mean, strict=True)]
+        out.append(isotonic(hits, [x + w for x, w in zip(n, weight, strict=True)]))
+    return out
+
+
+def calibration_error(
+    trials: Sequence[float], positives: Sequence[float], probability: Sequence[float], groups: int
+) -> float:
+    """Debiased root-mean-square calibration error; a bin belongs to the group of the middle of its ranks."""
+    total, seen = sum(trials), 0.0
+    held: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for n, k, p in zip(trials, positives, probability, strict=True):
+        group = min(int((seen + n / 2) * groups / total), groups - 1)
+        seen += n
+        for place, value in enumerate((n, k, p)):
+            held[group][place] += value
+    out = 0.0
+    for n, k, p in held.values():
+        if n > 1:
+            out += n * ((k / n - p / n) ** 2 - (k / n) * (1 - k / n) / (n - 1))
+    return math.sqrt(max(0.0, out / total))
+
+
+def lowest_cut(
+    rate: Sequence[float], trials: Sequence[float], positives: Sequence[float], good: Callable[[float, float], bool]
+) -> float:
+    """The lowest rate such that what lies at or above it is `good` (trials, positives); infinity where none is."""
+    for cut in sorted(set(rate)):
+        chosen = select(rate, cut)
+        if good(sum(trials[i] for i in chosen), sum(positives[i] for i in chosen)):
+            return cut
+    return math.inf
