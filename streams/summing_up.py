@@ -202,8 +202,8 @@ def _interval(state: StateDirectory, second: int) -> PairedInterval:
 
 def graph_of(state: StateDirectory, versions: Sequence[Manifest]) -> Graph:
     """The co-purchase graph now, and the versions of its embeddings."""
-    adjacency = state.copurchase.adjacency
-    return Graph(items=adjacency.items, edges=adjacency.edges, versions=versions_from(versions))
+    graph = state.copurchase.graph
+    return Graph(items=len(graph.hashes()), edges=len(graph.pairs), versions=versions_from(versions))
 
 
 def calibration_of(state: StateDirectory) -> Calibration:
