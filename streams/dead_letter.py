@@ -22,8 +22,8 @@ RAW_LIMIT = 65_536
 class Reason(enum.StrEnum):
     """Why a row became a dead letter; docs/event_schema.md has a line for each.
 
-    `missing_field`, `bad_id`, `bad_number` and `bad_feature` name the field after a colon. first rule that a row
-    breaks gives its one reason.
+    `missing_field`, `bad_id`, `bad_number` and `bad_feature` name the field after a colon. The first rule that a row
+    breaks gives its one reason. The last two come from attribution, not from reading.
     """
 
     BAD_JSON = "bad_json"
