@@ -82,7 +82,15 @@ def score(rate: F64, trials: F64, positives: F64) -> Score:
 
 
 def rates_of(grid: Grid, reading: Reading) -> tuple[F64, F64, npt.NDArray[np.bool_]]:
-    """(raw, calibrated, selected) for each cell, [score_bins, uncertainty_bins]."""
+    """(raw, calibrated, selected) for each cell, [score_bins, uncertainty_bins].
+
+    >>> from .grid import Shape
+    >>> from .reading import Rules, make_reading
+    >>> grid = Grid.empty(Shape(2, 3, -2.0, 2.0))
+    >>> raw, calibrated, selected = rates_of(grid, make_reading(grid, 9, Rules()))
+    >>> raw.round(3)[:, 0].tolist(), calibrated.round(3)[:, 2].tolist(), bool(selected.all())
+    ([0.269, 0.731], [0.269, 0.731], True)
+    """
     shape = (grid.shape.score_bins, grid.shape.uncertainty_bins)
     raw = 1.0 / (1.0 + np.exp(-grid.shape.midpoints()))
     calibrated = np.clip(reading.rate.astype(np.float64), 1e-9, 1.0 - 1e-9)[reading.level_of].T
@@ -91,7 +99,16 @@ def rates_of(grid: Grid, reading: Reading) -> tuple[F64, F64, npt.NDArray[np.boo
 
 
 def score_epoch(grid: Grid, reading: Reading) -> EpochScore | None:
-    """The reading's own epoch, scored from what the grid says now; None where the grid holds nothing of it."""
+    """The reading's own epoch, scored from what the grid says now; None where the grid holds nothing of it.
+
+    >>> from .grid import Shape
+    >>> from .reading import Rules, make_reading
+    >>> grid = Grid.empty(Shape(2, 3, -2.0, 2.0))
+    >>> grid.add(np.array([9, 9]), np.array([0, 3]), np.array([1, 1]), np.array([0, 1]))
+    >>> epoch = score_epoch(grid, make_reading(grid, 9, Rules()))
+    >>> epoch.trials, epoch.positives, round(epoch.calibrated.log_loss, 3)
+    (2, 1, 0.313)
+    """
     counts = grid.cells_of(reading.epoch)
     if counts is None or not counts[0].sum():
         return None

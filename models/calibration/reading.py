@@ -154,6 +154,11 @@ def held_out(trials: F64, positives: F64, logits: F64) -> tuple[F64, F64]:
     """Rates for each fold fitted on the other folds, and the log-loss they make on the fold.
 
     `trials`, `positives` float64[folds, levels, score_bins]. Returns (rates, same shape; losses float64[folds], sums).
+
+    >>> trials, positives = np.full((2, 1, 2), 100.0), np.array([[[10.0, 40.0]], [[12.0, 50.0]]])
+    >>> rates, losses = held_out(trials, positives, np.array([-2.0, 0.0]))
+    >>> rates.shape, bool((losses > 0).all())
+    ((2, 1, 2), True)
     """
     rates, losses = np.empty(trials.shape), np.empty(len(trials))
     for f in range(len(trials)):
