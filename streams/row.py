@@ -95,7 +95,7 @@ LABEL_ROW = np.dtype(
 
 COPURCHASE_ROW = np.dtype(
     [
-        *_ORDER,  # rank: Pairing; id: hash of the causing event; id2: sequence within it; tie: sign
+        *_ORDER,  # rank: 2 * Pairing + (sign < 0); id: hash of K and the causing event; id2: its sequence; tie: target
         ("effect_ts", "<i8"),  # time of the purchase that made (not withdrew) the row
         ("kind", "<i8"),  # Pairing
         ("sign", "<i8"),  # +1, or -1: withdrawn by a return

@@ -146,6 +146,7 @@ def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[n
     rows["credit"][k] = -1
     rows["pairs"][k] = s.pair_ends[1]
     rows["pair_count"][k] = 0
+    rows["older_order"][k] = -1
     rows["listed"][k] = 0
     ends[1] = number + 1
     if rows["line"][k] != ZERO:

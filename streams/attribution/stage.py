@@ -103,6 +103,7 @@ class AttributionStage(Stage):
             end = first + consecutive
             self.merge.offer(rows[begin:first], features[begin:first])
             self._advance(0, int(stamps[first]))
+            self._start_openings(int(stamps[first]))
             order = np.arange(first, end)
             self._run(rows, features, order, int(stamps[first]), NO_CLOCK)
             begin, late = end, late[consecutive:]
