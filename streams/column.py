@@ -28,7 +28,11 @@ UNKNOWN_TYPE, RESERVED_TYPE = -1, -2
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is a plain string."""
+    """Whether an Arrow type is a plain string.
+
+    >>> is_text(pa.large_string()), is_text(pa.dictionary(pa.int32(), pa.string()))
+    (True, False)
+    """
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
@@ -62,7 +66,12 @@ def _nothing(array: pa.Array, kind: pa.DataType) -> Read:
 
 
 def ids(array: pa.Array) -> Read:
-    """Ids: text as it is (dictionary or plain), whole numbers from integer, float and decimal columns as digits."""
+    """Ids: text as it is (dictionary or plain), whole numbers from integer, float and decimal columns as digits.
+
+    >>> column, bad = ids(pa.array([17850.0, None, 0.5]))
+    >>> column.to_pylist(), bad.tolist()
+    (['17850', None, None], [False, False, True])
+    """
     kind = array.type
     if array.null_count == len(array):
         return _nothing(array, pa.string())
@@ -80,7 +89,11 @@ def ids(array: pa.Array) -> Read:
 
 
 def categories(array: pa.Array) -> Read:
-    """Values of a categorical feature as text."""
+    """Values of a categorical feature as text.
+
+    >>> categories(pa.array([True, None]))[0].to_pylist()
+    ['true', None]
+    """
     kind = array.type
     if array.null_count == len(array):
         return _nothing(array, pa.string())
@@ -110,12 +123,20 @@ def _numbers(array: pa.Array, read: Callable[[Any], float | None | Bad], low: fl
 
 
 def numbers(array: pa.Array) -> Read:
-    """Values of a numeric feature: finite."""
+    """Values of a numeric feature: finite.
+
+    >>> numbers(pa.array(["1e3", "x"]))[0].to_pylist()
+    [1000.0, None]
+    """
     return _numbers(array, read_number, -np.inf)
 
 
 def prices(array: pa.Array) -> Read:
-    """Prices: finite and not below 0."""
+    """Prices: finite and not below 0.
+
+    >>> prices(pa.array([5, -5]))[1].tolist()
+    [False, True]
+    """
     return _numbers(array, read_price, 0.0)
 
 
@@ -131,12 +152,20 @@ def _wholes(array: pa.Array, read: Callable[[Any], int | None | Bad], low: int, 
 
 
 def quantities(array: pa.Array) -> Read:
-    """Units: whole, 1 to `event.MAX_QUANTITY`."""
+    """Units: whole, 1 to `event.MAX_QUANTITY`.
+
+    >>> quantities(pa.array([3.0, 0.0, 1.5]))[0].to_pylist()
+    [3, None, None]
+    """
     return _wholes(array, read_quantity, 1, MAX_QUANTITY, pa.int64())
 
 
 def positions(array: pa.Array) -> Read:
-    """Places in a list: whole, from 0."""
+    """Places in a list: whole, from 0.
+
+    >>> positions(pa.array([0, -1]))[0].to_pylist()
+    [0, None]
+    """
     return _wholes(array, read_position, 0, 2**31 - 1, pa.int32())
 
 
@@ -150,6 +179,9 @@ def times(array: pa.Array, unit: str = "auto", zone: tzinfo = UTC) -> pa.Array:
 
     A typed column uses its own unit; without a zone of its own it is local time of `zone`. Integers and floats go by
     size (`instant`), text by its rules. A date column is no time.
+
+    >>> times(pa.array([1774785600, None])).to_pylist() == [1774785600000, OUTSIDE]
+    True
     """
     kind = array.type
     if array.null_count == len(array):
@@ -203,6 +235,9 @@ def types(array: pa.Array | None, rows: int, default: int) -> npt.NDArray[np.int
     """Types as int8 [rows]: `row.Type`, `UNKNOWN_TYPE` or `RESERVED_TYPE`; null and a missing column give `default`.
 
     Names in text columns, numbers of `row.Type` in integer columns.
+
+    >>> types(pa.array(["click", None, "view"]), 3, 1).tolist()
+    [2, 1, -1]
     """
     if array is None or array.null_count == rows:
         return np.full(rows, default, np.int8)

@@ -134,6 +134,12 @@ class DeadLetterFile:
     ----------
     written : places in the file
     repeated : records that were handed in again and skipped
+
+    >>> import tempfile
+    >>> letters = [dead_letter(("a.jsonl", 2, 3), Reason.BAD_JSON, b"x")]
+    >>> with tempfile.TemporaryDirectory() as folder, DeadLetterFile(f"{folder}/dead.jsonl") as file:
+    ...     file.write(letters), file.write(letters), file.written
+    (1, 0, 1)
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -147,7 +147,12 @@ def _json_name(found: Any) -> str:
 
 
 def read_column(values: list[Any], kind: str) -> tuple[pa.Array, Bools | None]:
-    """Values of one field as a canonical column, and the rows whose value could not be read."""
+    """Values of one field as a canonical column, and the rows whose value could not be read.
+
+    >>> column, bad = read_column([1, "2.50", None, "x"], "price")
+    >>> column.to_pylist(), bad.tolist()
+    ([1.0, 2.5, None, None], [False, False, False, True])
+    """
     reader, arrow = READERS[kind]
     kinds = set(map(type, values))
     if kinds == {_NONE}:
@@ -162,7 +167,12 @@ def read_column(values: list[Any], kind: str) -> tuple[pa.Array, Bools | None]:
 
 
 def read_time(value: Any, unit: str, zone: tzinfo) -> int:
-    """Milliseconds of a JSON value or a text field; `instant.OUTSIDE` where it is no time."""
+    """Milliseconds of a JSON value or a text field; `instant.OUTSIDE` where it is no time.
+
+    >>> from datetime import UTC
+    >>> read_time(1774785600, "auto", UTC), read_time(True, "auto", UTC) == OUTSIDE
+    (1774785600000, True)
+    """
     kind = type(value)
     if kind is str:
         return from_text(value, unit, zone)

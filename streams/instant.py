@@ -46,7 +46,11 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 def zone_of(time: Time) -> tzinfo:
-    """The zone of naive times; ConfigurationError where `time.zone` is none."""
+    """The zone of naive times; ConfigurationError where `time.zone` is none.
+
+    >>> zone_of(Time(zone="Europe/Berlin"))
+    zoneinfo.ZoneInfo(key='Europe/Berlin')
+    """
     if time.zone.upper() == "UTC":
         return UTC
     try:
@@ -85,7 +89,11 @@ def from_float(value: float, unit: str = "auto") -> int:
 
 
 def from_integers(values: I64, unit: str = "auto") -> I64:
-    """`from_integer` of each of int64 [n]."""
+    """`from_integer` of each of int64 [n].
+
+    >>> from_integers(np.array([1774785600, 1774785600000])).tolist()
+    [1774785600000, 1774785600000]
+    """
     size = np.abs(values)
     if unit == "auto":
         seconds, millis, micros = size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW
@@ -102,7 +110,11 @@ def from_integers(values: I64, unit: str = "auto") -> I64:
 
 
 def from_floats(values: F64, unit: str = "auto") -> I64:
-    """`from_float` of each of float64 [n]; NaN gives `OUTSIDE`."""
+    """`from_float` of each of float64 [n]; NaN gives `OUTSIDE`.
+
+    >>> from_floats(np.array([1774785600.5, 1774785600000.0])).tolist()
+    [1774785600500, 1774785600000]
+    """
     size = np.abs(values)
     factor = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
     with np.errstate(all="ignore"):

@@ -40,7 +40,11 @@ _HALF, _QUARTER, _THREE = 2.0**-0.5, 2.0**-0.75, 2.0**-0.25
 
 
 def feature_seed(name: str) -> int:
-    """Seed under which the values of the feature `name` are hashed."""
+    """Seed under which the values of the feature `name` are hashed.
+
+    >>> feature_seed("channel") != feature_seed("device")
+    True
+    """
     return hash_text("feature:" + name)
 
 
@@ -360,5 +364,13 @@ def event_rows(
     rows : EVENT_ROW [n], `clock` still 0 (the driver stamps it)
     codes : uint32 [n, F]
     names : (uint64 [m], string [m]) the distinct item ids of the batch
+
+    >>> from .event import event_schema
+    >>> event = {"event_id": "e1", "type": 1, "ts": 5, "item_id": "A"}
+    >>> events = pa.RecordBatch.from_pylist([event], schema=event_schema(Configuration()))
+    >>> batch = CanonicalBatch(0, 1, np.zeros(1, np.int64), events, [])
+    >>> rows, codes, (hashes, names) = event_rows(batch, Configuration(), 0)
+    >>> bool(rows["item"][0] == hashes[0] == hash_text("A")), codes.shape, names.to_pylist()
+    (True, (1, 0), ['A'])
     """
     return Intake(configuration).rows(batch, source_index)

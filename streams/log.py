@@ -52,6 +52,13 @@ def open_log(
 
     Without `bounds` they come from the configuration, or, for an end it leaves open, from a look at all times of the
     log (`time_bounds.scan`). LogError names the file and the mend.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "clicks.csv").write_text("ts,item_id\\n1774785600,A\\n")
+    ...     log = open_log([folder], Configuration())
+    ...     [batch.events.column("event_id").to_pylist() for batch in log.files[0].batches()]
+    [['clicks.csv#0']]
     """
     found = expand(paths)
     limit = configured(configuration) if bounds is None else bounds
@@ -64,7 +71,14 @@ def open_log(
 
 
 def expand(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that `paths` stand for, in order; LogError where there is none or two have one name."""
+    """The files that `paths` stand for, in order; LogError where there is none or two have one name.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "b.csv").write_text("ts"), Path(folder, "a.csv").write_text("ts")
+    ...     [path.name for path in expand([folder])]
+    ['a.csv', 'b.csv']
+    """
     found: list[Path] = []
     for given in paths:
         path = Path(given)

@@ -51,6 +51,10 @@ class Report:
     rows : raw rows read
     dead_letters : raw rows that would become dead letters
     bounds : times accepted
+
+    >>> report = Report([Check("ids are ids", False, dead_letters=True)], rows=2, dead_letters=1)
+    >>> report.passed, report.to_dict()["dead_letters"]
+    (True, 1)
     """
 
     checks: list[Check]

@@ -28,6 +28,14 @@ class TextFile:
     ----------
     compressed : it is gzip, whatever its name says
     unfinished : after reading, what was wrong with its end; None for a whole file
+
+    >>> import gzip, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.csv.gz")
+    ...     _ = path.write_bytes(gzip.compress(b"one\\ntwo\\n")[:-4])
+    ...     file = TextFile(path)
+    ...     list(file.lines()), file.unfinished
+    ([b'one', b'two'], 'a.csv.gz: the last bytes of the gzip are gone; all its rows were used; send it again')
     """
 
     def __init__(self, path: Path) -> None:

@@ -48,7 +48,11 @@ class Bounds:
 
 
 def configured(configuration: Configuration) -> Bounds:
-    """The bounds that the configuration gives, 2000 to 2099 where it gives none."""
+    """The bounds that the configuration gives, 2000 to 2099 where it gives none.
+
+    >>> str(configured(Configuration()))
+    '2000-01-01T00:00:00Z to 2100-01-01T00:00:00Z'
+    """
     time = configuration.time
     zone = zone_of(time)
     found = []
@@ -78,6 +82,10 @@ def scan(times: Iterable[npt.NDArray[np.int64]], configuration: Configuration) -
     """Bounds of a log whose times are given piece by piece (int64 ms, in any order, `OUTSIDE` for unreadable).
 
     What the configuration gives stands. Memory holds a count and two times for each day between the widest bounds.
+
+    >>> times = np.array([1772452800000, 1772452801000, 1772452802000, 1900000000000])
+    >>> str(scan([times], Configuration()))
+    '2000-01-01T00:00:00Z to 2026-04-01T12:00:02Z'
     """
     limit = configured(configuration)
     first_day = limit.earliest // DAY

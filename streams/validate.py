@@ -69,7 +69,11 @@ _READ: tuple[tuple[str, tuple[Reason, ...], str], ...] = (
 
 
 def validate(paths: Sequence[str | Path], configuration: Configuration, progress: Progress | None = None) -> Report:
-    """Check a log; a log that cannot be opened at all gives a report with that one failed check."""
+    """Check a log; a log that cannot be opened at all gives a report with that one failed check.
+
+    >>> validate(["no.csv"], Configuration()).lines()[1].strip()
+    'no.csv: there is no such file or folder'
+    """
     try:
         log = open_log(paths, configuration, progress=progress)
     except LogError as error:

@@ -25,6 +25,8 @@ from .row import Type
 from .time_bounds import Bounds
 
 Bools = npt.NDArray[np.bool_]
+Words = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
+"""Bytes and offsets of some words, and a table [256] of the first bytes that call for a closer look."""
 
 
 @dataclass
@@ -101,8 +103,8 @@ class Rules:
         top = len(Type)
         self._used = {f.name: np.array([Type(t) in f.used for t in range(top)], np.bool_) for f in FIELDS}
         self._required = {f.name: np.array([Type(t) in f.required for t in range(top)], np.bool_) for f in FIELDS}
-        self._words = _word_table(NOBODY)
-        self._user_words = self._words if configuration.attribution.keep_user_zero else _word_table((*NOBODY, "0"))
+        self._words = word_table(NOBODY)
+        self._user_words = self._words if configuration.attribution.keep_user_zero else word_table((*NOBODY, "0"))
 
     def judge(self, candidate: Candidate) -> Verdict:
         """Apply the rules: type, time, ids, required fields, quantity, numbers, features, in this order."""
@@ -221,8 +223,12 @@ def _where(keep: Bools, column: pa.Array) -> pa.Array:
     return pc.if_else(pa.array(keep), column, pa.scalar(None, column.type))
 
 
-def _word_table(words: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Bytes and offsets of the words, and a table [256] of the first bytes that call for a closer look."""
+def word_table(words: tuple[str, ...]) -> Words:
+    """What `without_nobody` looks words up in.
+
+    >>> word_table(("null", "None"))[1].tolist()
+    [0, 4, 8]
+    """
     raw = [word.encode() for word in words]
     first = np.zeros(256, np.uint8)
     first[[word[0] for word in raw]] = 1
@@ -265,9 +271,7 @@ def _nobody(data, offsets, start, n, words, ends, first, out):  # type: ignore[n
     return hits
 
 
-def _hits(
-    column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
-) -> Bools | None:
+def _hits(column: pa.Array, table: Words) -> Bools | None:
     _, offsets, data = column.buffers()
     if offsets is None or len(column) == 0:
         return None
@@ -278,10 +282,12 @@ def _hits(
     return out if _nobody(text, ends, column.offset, len(column), *table, out) else None
 
 
-def without_nobody(
-    column: pa.Array, table: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
-) -> pa.Array:
-    """A string column (plain or dictionary) with null where the id stands for nobody (`event.is_nobody`)."""
+def without_nobody(column: pa.Array, table: Words) -> pa.Array:
+    """A string column (plain or dictionary) with null where the id is blank or one of the words (`event.is_nobody`).
+
+    >>> without_nobody(pa.array(["u1", " null ", ""]), word_table(NOBODY)).to_pylist()
+    ['u1', None, None]
+    """
     if column.null_count == len(column):
         return column
     if not pa.types.is_dictionary(column.type):

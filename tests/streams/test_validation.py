@@ -16,7 +16,7 @@ from thalweg.streams.configuration import from_builtins
 from thalweg.streams.event import ID_FIELDS, NOBODY, is_nobody
 from thalweg.streams.instant import OUTSIDE
 from thalweg.streams.time_bounds import configured
-from thalweg.streams.validation import Candidate, Rules, _word_table, without_nobody
+from thalweg.streams.validation import Candidate, Rules, without_nobody, word_table
 
 WORDS = st.one_of(
     st.none(),
@@ -30,7 +30,7 @@ ZERO = from_builtins({"attribution": {"keep_user_zero": False}, "time": {"latest
 def test_nobody_on_columns_equals_nobody_on_words(words: list[str | None], zero: bool, encode: bool, skip: int) -> None:
     column = pa.array([*["null"] * skip, *words], pa.string()).slice(skip)
     column = column.dictionary_encode() if encode else column
-    found = without_nobody(column, _word_table((*NOBODY, "0") if zero else NOBODY))
+    found = without_nobody(column, word_table((*NOBODY, "0") if zero else NOBODY))
     assert found.to_pylist() == [None if is_nobody(word, zero) else word for word in words]
 
 
