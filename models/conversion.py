@@ -139,7 +139,8 @@ class ConversionModel(base.MiniBatchClassifier):
     weights : WEIGHT[2**bits]
 
     >>> from river import datasets, evaluate, metrics
-    >>> evaluate.progressive_val_score(datasets.Phishing(), ConversionModel(bits=12, learning_rate=0.3), metrics.ROCAUC())
+    >>> model = ConversionModel(bits=12, learning_rate=0.3)
+    >>> evaluate.progressive_val_score(datasets.Phishing(), model, metrics.ROCAUC())
     ROCAUC: 96.79%
 
     References
@@ -179,7 +180,7 @@ class ConversionModel(base.MiniBatchClassifier):
         return np.concatenate(rows) if rows else np.zeros((0, 1 + len(names)), np.uint32)
 
     def learn_indices(self, indices: U32, labels: npt.ArrayLike, importance: npt.ArrayLike = 1.0) -> None:
-        """Learn hashed examples one after the other: indices uint32[n, k], labels in 0..1, signed importance weights."""
+        """Learn hashed examples in order: indices uint32[n, k], labels in 0..1, signed importance weights."""
         n = len(indices)
         y = np.broadcast_to(np.asarray(labels, np.float64), (n,)).copy()
         w = np.broadcast_to(np.asarray(importance, np.float64), (n,)).copy()

@@ -30,7 +30,7 @@ from ..models.prequential import Prequential
 from .block import Codes, Rows
 from .configuration import Configuration
 from .feedback_kernel import run
-from .feedback_tables import BOOKS, TALLIES, Outbox, Rules, Tables, impression_type, item_type
+from .feedback_tables import BOOKS, IMPRESSION, ITEM, TALLIES, Outbox, Rules, Tables, codes_type
 from .row import EXAMPLE_ROW, LABEL_ROW, OUTCOME_ROW
 from .stage import Order, Outputs, Stage
 
@@ -117,9 +117,12 @@ class FeedbackStage(Stage):
         self.rules = feedback_rules(configuration, self.space.width, collect)
         width, features = self.space.width, len(configuration.features)
         self._weights = store.array("weights", WEIGHT, (1 << self.space.bits,))
-        self._open = store.ring("impressions", impression_type(width))
-        self._kept = store.ring("converted", impression_type(width))
-        self._items = store.growing("catalogue", item_type(features))
+        self._open = store.ring("impressions", IMPRESSION)
+        self._open_indices = store.ring("impression_indices", codes_type("indices", width))
+        self._kept = store.ring("converted", IMPRESSION)
+        self._kept_indices = store.ring("converted_indices", codes_type("indices", width))
+        self._items = store.growing("catalogue", ITEM)
+        self._item_codes = store.growing("catalogue_codes", codes_type("codes", features))
         self._tallies = store.array("tallies", np.int64, (len(TALLIES),))
         self._make_life_table(configuration, store)
         self.prequential = Prequential(
@@ -139,9 +142,14 @@ class FeedbackStage(Stage):
     def _make_life_table(self, configuration: Configuration, store: StateStore) -> None:
         ages = configuration.conversion.checkpoints if self.rules.policy == Policy.RETRACTION else ()
         start = make_life_table(ages)
-        self._offsets = np.array([int(age * self.rules.window) for age in ages], np.int64)
+        self._offsets = np.zeros(len(ages), np.int64)
+        for k, age in enumerate(ages):  # rising also where a window is a few milliseconds long
+            self._offsets[k] = max(int(age * self.rules.window), int(self._offsets[k - 1]) + 1 if k else 0)
         self._pointers = store.array("checkpoints", np.int64, (len(ages),))
-        self._life = [store.array(f"life_{n}", np.float64, getattr(start, n).shape) for n in ("counts", "values", "ratios")]
+        self._life = [
+            store.array(f"life_{name}", np.float64, getattr(start, name).shape)
+            for name in ("counts", "values", "ratios")
+        ]
         self._prior = start.prior
         if store.fresh:
             for table, values in zip(self._life, start, strict=False):
@@ -165,17 +173,23 @@ class FeedbackStage(Stage):
             if start > len(order):
                 break
             self._grow_examples()
+        self._open_indices.ends[:] = self._open.ends
+        self._kept_indices.ends[:] = self._kept.ends
+        self._item_codes.count[:] = self._items.count
         for name, count in zip(BOOKS, self._books.tolist(), strict=True):
             self.store.count(name, count)
         self._books[:] = 0
 
     def _reserve(self, rows: Rows, order: Order) -> None:
         n = len(order)
-        self._open.reserve(n)
-        self._kept.reserve(int(self._tallies.values[TALLIES.index("convertible")]) + n)
+        conversions = int(self._tallies.values[TALLIES.index("convertible")]) + n
+        for ring, more in ((self._open, n), (self._open_indices, n), (self._kept, conversions)):
+            ring.reserve(more)
+        self._kept_indices.reserve(conversions)
         self._open_index.follow(self._open)
         self._kept_index.follow(self._kept)
         self._items.reserve(n)
+        self._item_codes.reserve(n)
         self._item_index.reserve(n)
         need = int(self._used[0]) + n
         if need > len(self._outcomes):
@@ -193,9 +207,10 @@ class FeedbackStage(Stage):
     def _tables(self) -> Tables:
         opened, kept, items, index = self._open, self._kept, self._items, self._item_index
         return Tables(
-            opened.rows, opened.rows["indices"], opened.ends, self._open_index.heads, self._open_index.nexts,
-            kept.rows, kept.rows["indices"], kept.ends, self._kept_index.heads, self._kept_index.nexts,
-            items.rows, items.rows["codes"], items.count,
+            opened.rows, self._open_indices.rows["indices"], opened.ends,
+            self._open_index.heads, self._open_index.nexts,
+            kept.rows, self._kept_indices.rows["indices"], kept.ends, self._kept_index.heads, self._kept_index.nexts,
+            items.rows, self._item_codes.rows["codes"], items.count,
             index.keys, index.values, index.count,
             self._weights.values,
             self._life[0].values, self._life[1].values, self._life[2].values, self._prior,
@@ -218,9 +233,9 @@ class FeedbackStage(Stage):
         weights = self._weights.values
         learnt = np.flatnonzero(weights["accumulator"])
         yield "weights", _numbered(learnt, weights[learnt])
-        yield "impressions", self._without_emissions(self._open)
-        yield "converted", self._without_emissions(self._kept)
-        yield "catalogue", self._items.entries()
+        yield "impressions", _joined(_without_emissions(self._open), self._open_indices.entries())
+        yield "converted", _joined(_without_emissions(self._kept), self._kept_indices.entries())
+        yield "catalogue", _joined(self._items.entries(), self._item_codes.entries())
         yield "tallies", _numbered(np.arange(len(TALLIES)), self._tallies.values)
         for name, table in zip(("counts", "values", "ratios"), self._life, strict=True):
             yield f"life_{name}", _numbered(np.arange(table.values.size), table.values.reshape(-1))
@@ -228,13 +243,6 @@ class FeedbackStage(Stage):
             flat = values.reshape(-1)
             used = np.flatnonzero(flat)
             yield f"prequential_{name}", _numbered(used, flat[used])
-
-    @staticmethod
-    def _without_emissions(ring: Ring) -> Rows:
-        """Live entries; the number of examples emitted is left out, as emitting them is a consumer's choice."""
-        rows = ring.entries()
-        rows["emissions"] = 0
-        return rows
 
     # ---- what queries and reports ask for
 
@@ -249,7 +257,7 @@ class FeedbackStage(Stage):
         row = self._item_index.find_many(items)
         codes = np.zeros((len(items), max(1, self._width)), np.uint32)
         known = row >= 0
-        codes[known] = self._items.rows["codes"][row[known]]
+        codes[known] = self._item_codes.rows["codes"][row[known]]
         indices = self.space.indices(users, items, np.ascontiguousarray(context, np.uint32), codes)
         logit, uncertainty = np.zeros(len(items)), np.zeros(len(items))
         predict_rows(self._weights.values, indices, logit, uncertainty)
@@ -264,7 +272,7 @@ class FeedbackStage(Stage):
     def item_codes(self, item: int) -> U32 | None:
         """Codes uint32[F] of an item's catalogue row (its item columns); None where the item is unknown."""
         row = int(self._item_index.find_many(np.array([item], np.uint64))[0])
-        return None if row < 0 else self._items.rows["codes"][row, : self._width].copy()
+        return None if row < 0 else self._item_codes.rows["codes"][row, : self._width].copy()
 
     def label(self, key: int) -> dict[str, Any] | None:
         """What is known of one label while it is kept, by its label key; None where it is not.
@@ -290,6 +298,20 @@ class FeedbackStage(Stage):
         counts["negatives_open"] = int(np.count_nonzero(self._open.entries()["flags"] & Flag.NEGATIVE_OPEN))
         counts["labels_open"] = len(self._open)
         return counts
+
+
+def _without_emissions(ring: Ring) -> Rows:
+    """Live entries; the number of examples emitted is left out, as emitting them is a consumer's choice."""
+    rows = ring.entries()
+    rows["emissions"] = 0
+    return rows
+
+
+def _joined(rows: Rows, codes: Rows) -> Rows:
+    """Records of a table and of the table beside it, as one."""
+    out = np.zeros(len(rows), np.dtype([("row", rows.dtype), ("codes", codes.dtype)]))
+    out["row"], out["codes"] = rows, codes
+    return out
 
 
 def _numbered(numbers: npt.NDArray[Any], rows: Rows) -> Rows:

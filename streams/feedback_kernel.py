@@ -21,7 +21,7 @@ from ..models.delayed_feedback.life_table import CONVERTED as PASSED
 from ..models.delayed_feedback.life_table import PERIOD, PRIOR_RATE, decay, solve, state_at
 from ..models.delayed_feedback.policy import Flag, Policy, importance, move
 from ..models.features import fill_indices, prefetch_weights
-from ..models.prequential import WEEK, observe
+from ..models.prequential import BASE_RATE, ITEM_RATE, PREDICTORS, WEEK, observe
 from .feedback_tables import BOOKS, ITEMS_BOUND, TALLIES
 from .row import Example, Op
 
@@ -143,7 +143,8 @@ def _pass_checkpoint(t, rules, out, k, due):  # type: ignore[no-untyped-def]
     state = state_at(np.int64(rows["stage"][slot]), np.int64(rows["entered"][slot]), k + 1)
     t.life_counts[k, before, state] += 1.0
     rows["state"][slot] = state
-    _learn(t, rules, out, rows, t.open_indices, slot, due, due - rows["ts"][slot], _REVISION, t.life_ratios[k + 1, state])
+    ratio = t.life_ratios[k + 1, state]
+    _learn(t, rules, out, rows, t.open_indices, slot, due, due - rows["ts"][slot], _REVISION, ratio)
 
 
 @merged_kernel
@@ -159,6 +160,8 @@ def _forget(t, rules, before):  # type: ignore[no-untyped-def]
         if flags & _EVER:
             kept = t.kept_ends[1] & (t.kept.shape[0] - 1)
             t.kept[kept] = rows[slot]
+            for j in range(rules.width):
+                t.kept_indices[kept, j] = t.open_indices[slot, j]
             ring_put(t.kept_heads, t.kept_nexts, rows["key"][slot], t.kept_ends[1])
             t.kept_ends[1] += 1
             t.tallies[_T_CONVERTIBLE] -= 1
@@ -245,6 +248,8 @@ def _impression(t, rules, out, e, codes, i):  # type: ignore[no-untyped-def]
     _outcome(out.outcomes, out.used, ts, rows, slot, 1, 0)
     if rules.policy == _VANILLA:
         _learn_at_once(t, rules, out, slot, ts, probability)
+    if t.tallies[_T_IMPRESSIONS] == 0:
+        t.tallies[_T_DECAYED] = ts
     t.tallies[_T_IMPRESSIONS] += 1
     if rules.policy == _RETRACTION and t.tallies[_T_IMPRESSIONS] % PERIOD == 0:
         _refresh(t.tallies, t.life_counts, t.life_values, t.life_ratios, t.life_prior, rules.window, ts)
@@ -262,9 +267,22 @@ def _learn_at_once(t, rules, out, slot, ts, probability):  # type: ignore[no-unt
     if rules.collect:
         row = rows["row"][slot]
         item = t.items["item"][row] if row >= 0 else np.uint64(0)
-        _example(out.examples, out.indices, out.used, rows, t.open_indices, slot, rules.width, item, ts, 0, _PROVISIONAL,
-                 probability, probability, 0.0, -probability)  # fmt: skip
+        _example(out.examples, out.indices, out.used, rows, t.open_indices, slot, rules.width, item, ts, 0,
+                 _PROVISIONAL, probability, probability, 0.0, -probability)  # fmt: skip
         t.books[_B_EXAMPLES] += 1
+
+
+@merged_kernel
+def _observe(t, rows, slot, label):  # type: ignore[no-untyped-def]
+    """Score the predictions made at arrival: the model's and the two baselines'."""
+    week = np.int64(rows["week"][slot])
+    for predictor in range(PREDICTORS):
+        p = rows["prediction"][slot]
+        if predictor == BASE_RATE:
+            p = np.float64(rows["base_rate"][slot])
+        elif predictor == ITEM_RATE:
+            p = np.float64(rows["item_rate"][slot])
+        observe(t.weeks, t.sums, t.total, t.histogram, t.dropped, week, predictor, p, label, 1)
 
 
 @merged_kernel
@@ -286,10 +304,7 @@ def _expire(t, rules, out, number, ts, elapsed):  # type: ignore[no-untyped-def]
         t.items["trials"][row] += 1
         t.items["positives"][row] += converted
     if rules.evaluate:
-        week = np.int64(rows["week"][slot])
-        observe(t.weeks, t.sums, t.total, t.histogram, t.dropped, week, 0, rows["prediction"][slot], converted, 1)
-        observe(t.weeks, t.sums, t.total, t.histogram, t.dropped, week, 1, np.float64(rows["base_rate"][slot]), converted, 1)
-        observe(t.weeks, t.sums, t.total, t.histogram, t.dropped, week, 2, np.float64(rows["item_rate"][slot]), converted, 1)
+        _observe(t, rows, slot, converted)
     last = t.offsets.shape[0]
     if rules.policy == _RETRACTION and rows["state"][slot] != PASSED and (last == 0 or t.pointers[last - 1] > number):
         t.life_counts[last, rows["state"][slot], PASSED if flags & _EVER else 0] += 1.0

@@ -43,41 +43,37 @@ ITEMS_BOUND = 1 << 24
 """Catalogue rows at most; items beyond are scored by their hash only."""
 
 
-def impression_type(width: int) -> np.dtype[Any]:
-    """Record of an open or kept impression with `width` indices, 8-byte aligned.
+IMPRESSION = np.dtype(
+    [
+        ("key", "<u8"),  # label key
+        ("ts", "<i8"),  # when it arrived here; order of the ring
+        ("user", "<u8"),
+        *BELIEF,
+        ("prediction", "<f8"),  # probability at arrival
+        ("base_rate", "<f4"),  # baselines' predictions at arrival
+        ("item_rate", "<f4"),
+        ("row", "<i4"),  # catalogue row; -1: beyond the bound, or no item
+        ("epoch", "<i4"),
+        ("cell", "<i4"),
+        ("outcomes", "<u4"),  # outcome rows emitted
+        ("emissions", "<u4"),  # example rows emitted
+        ("week", "<i4"),  # week of the impression
+    ]
+)
+"""Record of an open or kept impression; its indices stand in a ring of their own, so that one compiled kernel serves
+every number of features."""
 
-    >>> impression_type(23).itemsize
-    184
+ITEM = np.dtype([("item", "<u8"), ("trials", "<i8"), ("positives", "<i8")])
+"""Record of a catalogue row: the item and its matured labels; the codes of its latest item event stand beside."""
+
+
+def codes_type(name: str, width: int) -> np.dtype[Any]:
+    """Record of `width` uint32 (at least one) and nothing else: its column is a contiguous matrix.
+
+    >>> np.zeros(3, codes_type("indices", 2))["indices"].shape
+    (3, 2)
     """
-    return np.dtype(
-        [
-            ("key", "<u8"),  # label key
-            ("ts", "<i8"),  # when it arrived here; order of the ring
-            ("user", "<u8"),
-            *BELIEF,
-            ("prediction", "<f8"),  # probability at arrival
-            ("base_rate", "<f4"),  # baselines' predictions at arrival
-            ("item_rate", "<f4"),
-            ("row", "<i4"),  # catalogue row; -1: beyond the bound
-            ("epoch", "<i4"),
-            ("cell", "<i4"),
-            ("outcomes", "<u4"),  # outcome rows emitted
-            ("emissions", "<u4"),  # example rows emitted
-            ("week", "<i4"),  # week of the impression
-            ("indices", "<u4", (width + width % 2,)),
-        ]
-    )
-
-
-def item_type(features: int) -> np.dtype[Any]:
-    """Record of a catalogue row: the item columns of its latest item event, and its matured labels.
-
-    >>> item_type(2).names
-    ('item', 'trials', 'positives', 'codes')
-    """
-    return np.dtype(
-        [("item", "<u8"), ("trials", "<i8"), ("positives", "<i8"), ("codes", "<u4", (max(1, features),))]
-    )
+    return np.dtype([(name, "<u4", (max(1, width),))])
 
 
 class Rules(NamedTuple):
@@ -99,7 +95,7 @@ class Rules(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The state, as flat arrays; rows, indices and codes of a table share memory."""
+    """The state, as flat arrays."""
 
     open: Rows
     open_indices: U32

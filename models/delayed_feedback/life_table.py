@@ -1,11 +1,11 @@
 """Period life table: how likely an open impression is to convert yet, by age and by what it has shown so far.
 
-Ages are cut at checkpoints a_1 < ... < a_K (shares of the attribution window); bin k lies between a_k and a_(k+1), with
-a_0 = 0 and a_(K+1) = 1. An impression that is still open at a checkpoint is in one of seven states: nothing yet; clicked
-or in the cart, each entered in the bin just past, one or two bins before, or earlier. When an impression passes the
-*end* of a bin, what became of it in that bin is counted: N[k, state -> state or converted]. So each bin is estimated
-from all impressions that passed through it, the latest window's most, and nothing waits for a whole window: a period
-life table, without right truncation. Counts decay over one window.
+Ages are cut at checkpoints a_1 < ... < a_K (shares of the attribution window); bin k lies between a_k and a_(k+1),
+with a_0 = 0 and a_(K+1) = 1. An impression that is still open at a checkpoint is in one of seven states: nothing yet;
+clicked or in the cart, each entered in the bin just past, one or two bins before, or earlier. When an impression
+passes the *end* of a bin, what became of it in that bin is counted: N[k, state -> state or converted]. So each bin is
+estimated from all impressions that passed through it, the latest window's most, and nothing waits for a whole window:
+a period life table, without right truncation. Counts decay over one window.
 
 From the last bin backwards, V[k, s] is the probability of a conversion after a_k:
 
@@ -72,7 +72,10 @@ def make_life_table(checkpoints: Sequence[float]) -> LifeTable:
     """
     k = len(checkpoints)
     table = LifeTable(
-        np.zeros((k + 1, STATES, STATES + 1)), np.zeros((k + 2, STATES)), np.zeros((k + 1, STATES)), prior_conversions(checkpoints)
+        np.zeros((k + 1, STATES, STATES + 1)),
+        np.zeros((k + 2, STATES)),
+        np.zeros((k + 1, STATES)),
+        prior_conversions(checkpoints),
     )
     solve(*table)
     return table

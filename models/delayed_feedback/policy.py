@@ -56,7 +56,15 @@ class Flag(enum.IntFlag):
     CARTED = 128
 
 
-BELIEF = [("mass", "<f8"), ("ratio", "<f8"), ("flags", "<u4"), ("stage", "u1"), ("entered", "u1"), ("state", "u1"), ("spare", "u1")]
+BELIEF = [
+    ("mass", "<f8"),
+    ("ratio", "<f8"),
+    ("flags", "<u4"),
+    ("stage", "u1"),
+    ("entered", "u1"),
+    ("state", "u1"),
+    ("spare", "u1"),
+]
 """Columns of an impression that `move` and the policies keep: own mass c, rho, Flag bits, stage 0..2, bin in which
 the stage was entered, state at the last checkpoint."""
 
