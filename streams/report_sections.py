@@ -48,7 +48,7 @@ def conversion(summary: ReplaySummary) -> Section:
     """The conversion model beside its baselines."""
     scores = summary["prequential"]
     text = "<p>Each impression is scored when it is seen; the score is judged when its label has matured.</p>"
-    text += "".join(_paired(interval, "log-loss", lower_is_better=True) for interval in scores["intervals"])
+    text += "".join(_paired(interval, "log-loss") for interval in scores["intervals"])
     head = ("predictor", "scored", "converted", "log-loss", "AUC", "PR-AUC", "predicted / actual", "calibration error")
     rows = [
         (t["name"], t["trials"], t["positives"], t["log_loss"], t["auc"], t["pr_auc"], t["ratio"], t["error"])
@@ -68,14 +68,14 @@ def conversion(summary: ReplaySummary) -> Section:
     return Section("conversion", "Conversion model", text, drawn)
 
 
-def _paired(interval: PairedInterval, what: str, lower_is_better: bool) -> str:
-    """Whether the first of a pair wins, in words, with the interval."""
+def _paired(interval: PairedInterval, what: str, unit: str = "weeks") -> str:
+    """Whether the first of a pair wins, in words, with the interval; lower is better."""
     low, high, name = interval["low"], interval["high"], interval["name"]
     if interval["difference"] is None or low is None or high is None:
-        return verdict("Not known yet:", f"{name}: too few weeks for an interval.", None)
-    span = f"95 % interval {low:+.5f} to {high:+.5f}, paired over {interval['weeks']} weeks"
+        return verdict("Not known yet:", f"{name}: too few {unit} for an interval.", None)
+    span = f"95 % interval {low:+.5f} to {high:+.5f}, paired over {interval['weeks']} {unit}"
     numbers = f"{interval['difference']:+.5f} in {what}, {span}"
-    better, worse = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
+    better, worse = high < 0, low > 0
     word = "Better:" if better else "Worse:" if worse else "Not decided:"
     return verdict(word, f"{name}: {numbers}.", True if better else False if worse else None)
 
@@ -129,7 +129,7 @@ def calibration(summary: ReplaySummary) -> Section:
         weeks=int(total.get("weeks") or 0),
     )  # fmt: skip
     if found["epochs"]:
-        text += _paired(interval, "log-loss", lower_is_better=True)
+        text += _paired(interval, "log-loss", "spans of seven epochs")
     counts = [
         ("readings", found["readings"]),
         ("epochs scored", len(found["epochs"])),

@@ -143,8 +143,8 @@ def reason_text(reason: Reason, names: ItemNames) -> str:
     when = "" if reason.bought is None else f" on {_day(reason.bought)}"
     if reason.rung == "category":
         return f"popular beside {names.show(reason.because)}, bought{when}"
-    customers = f", {reason.customers:.0f} customers before" if reason.customers >= 1 else ""
-    return f"bought {names.show(reason.because)}{when}{customers}"
+    others = f", as {reason.customers:.0f} others did" if reason.customers >= 1.5 else ""
+    return f"bought {names.show(reason.because)}{when}{others}"
 
 
 def explain(

@@ -151,7 +151,7 @@ def outcome(account: Any) -> str:
     ]
     ranked = account["related"]["total"]
     if ranked:
-        lines += ["", table(("related", "queries", "HR@10", "MRR@10"), [tuple(r.values()) for r in ranked])]
+        lines += ["", table(("related", "pairs", "HR@10", "MRR@10"), [tuple(r.values()) for r in ranked])]
     return "\n".join(lines)
 
 
