@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,8 @@ def _raw(values: dict[str, pa.Scalar]) -> bytes:
     for name, value in values.items():
         if value.is_valid:
             try:
-                row[name] = value.as_py()
+                found = value.as_py()
+                row[name] = str(found) if isinstance(found, float) and not math.isfinite(found) else found
             except (ValueError, OverflowError):
                 row[name] = str(value.cast(pa.int64()))
     return msgspec.json.encode(row, enc_hook=str)

@@ -224,3 +224,11 @@ def test_progress_is_told(tmp_path: Path) -> None:
         [write_parquet(tmp_path / "clicks.parquet", 20)], Configuration(), progress=lambda *seen: told.append(seen)
     )
     assert told == [("looking at the times of clicks.parquet", 20, 20)]
+
+
+def test_a_rejected_parquet_row_is_kept_as_json(tmp_path: Path) -> None:
+    table = pa.table({"ts": [T0], "item_id": ["A"], "price": [float("inf")], "quantity": pa.array([None], pa.int64())})
+    pq.write_table(table, tmp_path / "purchases.parquet")
+    letter = read_log(tmp_path / "purchases.parquet").rejects[0]
+    assert letter.reason == "bad_number:price"
+    assert letter.raw == b'{"ts":1772452800000,"item_id":"A","price":"inf"}'
