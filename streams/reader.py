@@ -15,13 +15,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ..graph_store.hash import mix64
 from ..graph_store.kernel import kernel
 from .block import NO_CLOCK, Block, Codes, Rows
 from .configuration import Configuration
 from .dead_letter import DeadLetter
+from .event import CanonicalBatch
 from .intake import event_rows
 from .row import EVENT_ROW
 
@@ -29,22 +29,12 @@ _READ = 65_536
 """Rows read from a file at once."""
 
 
-class Batch(Protocol):
-    """What a file yields: good rows as one canonical record batch, and the rejects among raw rows start .. end - 1."""
-
-    start: int
-    end: int
-    offsets: npt.NDArray[np.int64]
-    events: pa.RecordBatch
-    rejects: list[DeadLetter]
-
-
 class File(Protocol):
     """One file of a log."""
 
     name: str
 
-    def batches(self, start_row: int, rows: int) -> Iterator[Batch]:
+    def batches(self, start_row: int, rows: int) -> Iterator[CanonicalBatch]:
         """Batches from raw row number `start_row` on."""
 
 
@@ -53,7 +43,7 @@ class _Source:
     """One file being read: the rows at hand, what of them is merged, what has left in a piece."""
 
     index: int
-    batches: Iterator[Batch]
+    batches: Iterator[CanonicalBatch]
     left_end: int  # raw rows below have left
     left_top: int  # greatest event time among them
     loaded_end: int
