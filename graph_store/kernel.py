@@ -43,7 +43,9 @@ def cache_folder() -> Path:
     return Path(base) / f"kernels-{digest.hexdigest()}"
 
 
-numba.config.CACHE_DIR = str(cache_folder())
+_njit: Any = numba.njit  # its stubs know neither _nrt nor the settings below
+_settings: Any = numba.config
+_settings.CACHE_DIR = str(cache_folder())
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -53,23 +55,23 @@ def kernel(function: Callable[..., Any]) -> Any:
 
     The plain function stays reachable as `.py_func`: a test can run the same lines without the compiler.
     """
-    return numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
+    return _njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
 
 
 def lean_kernel(function: Callable[..., Any]) -> Any:
     """`kernel` for functions that allocate nothing: their arrays are borrowed, not counted.
 
-    A kernel that hands a tuple of 45 arrays to another one raises and lowers 45 reference counts at each call: measured,
-    0.4 microseconds a call against 4 nanoseconds without. Such a function cannot make arrays; it may call kernels.
+    A kernel that hands a tuple of 45 arrays to another one raises and lowers 45 reference counts at each call:
+    measured, 0.4 microseconds a call against 4 nanoseconds without. Such a function cannot make arrays; it may call
+    kernels.
     """
-    return numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False)(function)
+    return _njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False)(function)
 
 
 def merged_kernel(function: Callable[..., Any]) -> Any:
     """`lean_kernel` that LLVM merges into its callers: for the steps of a hot loop that are handed many arrays.
 
-    Measured on the feedback stage (tables of 32 arrays, six calls a row): 1.5 million impressions a second, 0.75 without.
+    Measured on the feedback stage (tables of 32 arrays, six calls a row): 1.5 million impressions a second, 0.75
+    without.
     """
-    return numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False, forceinline=True)(
-        function
-    )
+    return _njit(cache=True, nogil=True, fastmath=False, error_model="numpy", _nrt=False, forceinline=True)(function)

@@ -72,7 +72,11 @@ class StateStore:
         self._db: Rdict | None = None
         if path is not None:
             self._db = self._open(path)
-            self._read_meta()
+            try:
+                self._read_meta()
+            except StateError:
+                self.close()
+                raise
 
     @classmethod
     def memory(cls) -> StateStore:
@@ -100,7 +104,7 @@ class StateStore:
                 self._secondary = tempfile.mkdtemp(prefix="thalweg-view-")
                 return Rdict(str(path), options, access_type=AccessType.secondary(self._secondary))
             path.mkdir(parents=True, exist_ok=True)
-            os.chmod(path, 0o700)
+            os.chmod(path, path.stat().st_mode & 0o700)  # nobody else's; a folder made read-only stays so
             return Rdict(str(path), options)
         except StateError:
             raise
@@ -174,7 +178,9 @@ class StateStore:
         description = self._meta.get("tables", {}).get(table.name)
         if description is not None:
             if description["dtype"] != describe_dtype(table.data.dtype):
-                raise StateError(f"{self.path}: table {table.name} has another record type; replay into a new --state folder")
+                raise StateError(
+                    f"{self.path}: table {table.name} has another record type; replay into a new --state folder"
+                )
             table.restore(description)
             self._load(table)
         self.tables[table.name] = table

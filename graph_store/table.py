@@ -39,7 +39,9 @@ class Array:
     def restore(self, description: dict[str, Any]) -> None:
         """Take the stored layout; ValueError where it is not this table's."""
         if description["shape"] != list(self.values.shape):
-            raise ValueError(f"table {self.name} is stored with shape {description['shape']}, wanted {list(self.values.shape)}")
+            raise ValueError(
+                f"table {self.name} is stored with shape {description['shape']}, wanted {list(self.values.shape)}"
+            )
 
 
 class Ring:
@@ -86,7 +88,7 @@ class Ring:
 
     def entries(self) -> np.ndarray[Any, Dtype]:
         """A copy of the live entries, oldest first."""
-        return self.rows[np.arange(self.ends[0], self.ends[1]) & (len(self.rows) - 1)]
+        return np.asarray(self.rows[np.arange(self.ends[0], self.ends[1]) & (len(self.rows) - 1)])
 
     @property
     def data(self) -> np.ndarray[Any, Dtype]:

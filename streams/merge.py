@@ -1,4 +1,4 @@
-"""The merge rule, written once: rows of several sources leave in one total order, as soon as no source can bring an earlier.
+"""The merge rule, written once: rows of several sources leave in one total order, once none can bring an earlier.
 
 Each source has a clock that never falls. A row leaves once the least clock has passed it (`ts < clock`), in the order
 (ts, rank, id, id2, tie): an order of the row's own content, so that what a stage sees is a function of the *set* of

@@ -9,7 +9,7 @@ is late depends on the log alone, not on how it is cut.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -145,11 +145,14 @@ class Reader:
                 source.loaded_top = int(source.keys[-1])
             self._names.update(zip(hashes.tolist(), names.to_pylist(), strict=True))
 
-    def pieces(self, rows: int, cuts: Iterable[int] = (), close: bool = False) -> Iterator[Piece]:
+    def pieces(
+        self, rows: int, cuts: Iterable[int] = (), close: bool = False, held: Callable[[], int] = lambda: NO_CLOCK
+    ) -> Iterator[Piece]:
         """Pieces of `rows` merged good rows, also cut at each position in `cuts`.
 
         At the end of the files stands a piece of its own, with what is left and one position for the progress row that
-        carries the clock. `close` adds one more, whose clock has passed every row.
+        carries the clock. `close` adds one more, whose clock has passed every row, and the time that `held` then says:
+        the greatest that any stage holds. What a late row emits stands at the clock of a state that was closed before.
         """
         wanted = sorted(cut for cut in cuts if cut > self.position)
         chunks: list[tuple[Rows, Codes]] = []
@@ -169,7 +172,7 @@ class Reader:
             yield self._piece(chunks)
         yield self._piece([], last=True)
         if close:
-            self._stamp = max(self._stamp, self.top + 1)
+            self._stamp = max(self._stamp, self.top + 1, held() + 1)
             yield self._piece([], last=True)
 
     def _target(self, rows: int, wanted: list[int]) -> int:

@@ -189,7 +189,8 @@ class Recommender:
         latest: dict[int, int] = {}
         for item, ts in found:
             latest[item] = max(ts, latest.get(item, ts))
-        return sorted(latest.items(), key=lambda pair: (-pair[1], pair[0]))  # type: ignore[return-value]
+        newest = sorted(latest.items(), key=lambda pair: (-pair[1], pair[0]))
+        return [(item, ts) for item, ts in newest]
 
     def _personal(self, seeds: Sequence[tuple[int, int | None]]) -> dict[int, Reason]:
         """The best neighbours of each seed; an item that several lead to keeps the strongest."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..graph_store import fault
 from ..graph_store.state_store import StateError
-from .block import Block, no_names
+from .block import NO_CLOCK, Block, no_names
 from .configuration import Configuration
 from .dead_letter import DeadLetterFile, Reason, dead_letter
 from .log import Log, expand, open_log
@@ -178,7 +178,8 @@ class Replay:
 
     def refuse_late_rows(self) -> None:
         """Raise LateRows where a row still to be read lies below the clock it would be stamped with."""
-        late, places = 0, []
+        late = 0
+        places: list[str] = []
         for piece in self._reader().pieces(self._block_rows):
             rows = piece.block.rows
             below = rows[rows["ts"] < rows["clock"]]
@@ -186,8 +187,8 @@ class Replay:
             places += [self._place(int(row["source"]), int(row["offset"])) for row in below[: 3 - len(places)]]
         if late:
             raise LateRows(
-                f"{late:,} rows lie more than {self.configuration.time.lateness} behind the rows before them, the first "
-                f"at {', '.join(places)}; sort the log, raise time.lateness, or replay without --strict to apply and "
+                f"{late:,} rows lie more than {self.configuration.time.lateness} behind the rows before them, the "
+                f"first at {', '.join(places)}; sort the log, raise time.lateness, or replay without --strict to apply and "
                 "count them"
             )
 
@@ -204,7 +205,7 @@ class Replay:
         cuts = set(self._positions())
         counts = [file.rows for file in self._log.files]
         total = None if None in counts else sum(count or 0 for count in counts)
-        for piece in self._reader().pieces(self._block_rows, cuts, close):
+        for piece in self._reader().pieces(self._block_rows, cuts, close, self._greatest_held):
             if stop is not None and stop():
                 summary.interrupted = True
                 break
@@ -223,6 +224,11 @@ class Replay:
         summary.late = late_rows(self.state)
         summary.dead_letters = self._dead_letters()
         return summary
+
+    def _greatest_held(self) -> int:
+        """Greatest time of the rows that any stage still holds, ms."""
+        held = [stage.held_rows()[0]["ts"] for stage in self.state.stages()]
+        return max((int(ts.max()) for ts in held if len(ts)), default=NO_CLOCK)
 
     def _dead_letters(self) -> dict[str, int]:
         totals: dict[str, int] = {}
@@ -243,6 +249,13 @@ class Replay:
         }
         for source in sorted({aside[0] for aside in self._aside}):
             mine = {offset: (reason, kind) for s, offset, reason, kind in self._aside if s == source}
+            if source not in files:  # it was held when an earlier replay, of that file, came to its end
+                name = list(self._index)[source][0]
+                detail = "read by an earlier replay: its content stands in that file"
+                for offset, (reason, kind) in sorted(mine.items()):
+                    place = (name, offset, offset + 1)
+                    self._dead.write([dead_letter(place, Reason(reason), None, detail=detail, kind=kind)])
+                continue
             for offset, raw in read_back(files[source], sorted(mine)):
                 reason, kind = mine[offset]
                 place = (files[source].name, offset, offset + 1)

@@ -1,8 +1,8 @@
 """The rows of the internal topics: one numpy record type each, of fixed width, so that a kernel loops over them.
 
 Ids are strings outside and 64-bit hashes here (`thalweg.graph_store.hash`). Every row type begins with the five
-fields of the total order (DESIGN section 2.4): `ts`, `rank`, `id`, `id2`, `tie`. Rows with equal order fields are the same
-row. Declared features travel beside the rows in a uint32 matrix [n, F], one column a declared feature in the
+fields of the total order (`streams/merge.py`): `ts`, `rank`, `id`, `id2`, `tie`. Rows with equal order fields are the
+same row. Declared features travel beside the rows in a uint32 matrix [n, F], one column a declared feature in the
 configuration's order: the feature's value hash, 0 where there is none.
 """
 
@@ -81,7 +81,7 @@ EVENT_ROW = np.dtype(
 
 LABEL_ROW = np.dtype(
     [
-        *_ORDER,  # rank: 0 for an item, 1 otherwise; id: label key, or item; id2: sequence of the label, or event hash; tie: op
+        *_ORDER,  # rank: 0 for an item, 1 otherwise; id: label key, or item; id2: sequence, or event; tie: op
         ("effect_ts", "<i8"),  # the effect's own time; ts is never below the stage's clock
         ("op", "<i8"),  # Op
         ("impression", "<u8"),  # label key: hash of K and the impression's name
@@ -91,7 +91,7 @@ LABEL_ROW = np.dtype(
         ("item", "<u8"),
     ]
 )
-"""With features: those of the impression (op IMPRESSION: context columns) or of the catalogue row (op ITEM: item columns)."""
+"""With features: of the impression (op IMPRESSION: context columns), of the catalogue row (op ITEM: item columns)."""
 
 COPURCHASE_ROW = np.dtype(
     [

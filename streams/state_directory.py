@@ -45,7 +45,11 @@ class StateDirectory:
     """
 
     def __init__(
-        self, path: str | Path, configuration: Configuration | None = None, sources: int = MAX_SOURCES, read_only: bool = False
+        self,
+        path: str | Path,
+        configuration: Configuration | None = None,
+        sources: int = MAX_SOURCES,
+        read_only: bool = False,
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
@@ -72,8 +76,8 @@ class StateDirectory:
                 known = stored_configuration(self.path)
                 if known.fingerprint() != self.configuration.fingerprint():
                     raise StateError(
-                        f"{self.path}: the state was made with another configuration ({_difference(known, self.configuration)}); "
-                        "use that configuration, or replay into a new --state folder"
+                        f"{self.path}: the state was made with another configuration "
+                        f"({_difference(known, self.configuration)}); use that configuration, or replay into a new --state folder"
                     )
                 return
             part = file.with_suffix(".part")

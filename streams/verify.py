@@ -32,7 +32,9 @@ class Difference:
 
     def __str__(self) -> str:
         if self.boundary is None:
-            return f"{self.stage}: the audit trails agree, the final digests differ (after the last audit, or in held rows)"
+            return (
+                f"{self.stage}: the audit trails agree, the final digests differ (after the last audit, or held rows)"
+            )
         until = datetime.fromtimestamp(self.boundary / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         return f"{self.stage}: differs first in the span of event time that ends {until} UTC"
 

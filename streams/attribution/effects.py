@@ -106,6 +106,7 @@ def search_impression(s, rules, key, item, ts):  # type: ignore[no-untyped-def]
 
 @lean_kernel
 def wait_for(rows, ends, keys, values, count, cause, event, key, item, type_, ts, now, purchase, quantity):  # type: ignore[no-untyped-def]
+    """Append an effect to a ring of waiting ones, at the head of its cause's chain."""
     i = ends[1] & (rows.shape[0] - 1)
     rows["cause"][i] = cause
     rows["event"][i] = event

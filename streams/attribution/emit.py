@@ -37,6 +37,7 @@ def pair_many(a, b):  # type: ignore[no-untyped-def]
 
 @lean_kernel
 def emit_label(out, used, now, effect_ts, op, sequence, label, impression_ts, key, user, item):  # type: ignore[no-untyped-def]
+    """Append one label operation; `used[0]` counts them."""
     k = used[0]
     out["ts"][k] = now
     out["rank"][k] = 1
@@ -55,6 +56,7 @@ def emit_label(out, used, now, effect_ts, op, sequence, label, impression_ts, ke
 
 @lean_kernel
 def emit_copurchase(out, used, now, effect_ts, kind, sign, event, sequence, user, source, target, weight, quantity):  # type: ignore[no-untyped-def]
+    """Append one co-purchase row; `used[1]` counts them."""
     k = used[1]
     out["ts"][k] = now
     out["rank"][k] = 2 * kind + (1 if sign < 0 else 0)

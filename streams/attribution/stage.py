@@ -1,4 +1,4 @@
-"""The first stage: joins clicks, carts, purchases and returns to the impressions that earned them, and makes co-purchases.
+"""The first stage: joins effects to the impressions that earned them, and makes co-purchases.
 
 Reads one partition of thalweg.events; writes label operations (thalweg.labels) and signed co-purchases
 (thalweg.copurchases). Owns duplicates, the late path and the books of the events. The rules, case by case, are in
@@ -36,7 +36,8 @@ _RING_FIELDS = {
 _INDEX_NAMES = (
     "label", "request", "item", "seen", "waiting", "waiting_skew", "line", "line_item", "line_order", "user", "pair",
 )  # fmt: skip
-State: Any = namedtuple(  # noqa: PYI024 - built from the two lists above; numba wants a plain namedtuple
+_make: Any = namedtuple  # the fields come from the two lists above
+State: Any = _make(
     "State",
     [
         *_RING_FIELDS,
@@ -48,6 +49,7 @@ State: Any = namedtuple(  # noqa: PYI024 - built from the two lists above; numba
         "found",
     ],
 )
+_SEEN, _UNITS = ("clicked", "carted", "expired"), ("quantity", "left", "pair_count")
 REASONS = ("id_conflict", "too_late")
 """Reasons for which attribution sets a row aside: other content under a known event id; older than its memory."""
 
@@ -246,12 +248,12 @@ class AttributionStage(Stage):
         """See the base class."""
         rings = self._tables.rings
         for name, fields in (
-            ("impressions", ("label", "request", "content", "key", "item", "user", "ts", "effective", "clicked", "carted", "expired")),
+            ("impressions", ("label", "request", "content", "key", "item", "user", "ts", "effective", *_SEEN)),
             ("seen", ("key", "content", "effective")),
             ("seen_orders", ("key", "content", "effective")),
             ("waiting", ("cause", "event", "type", "ts", "effective", "quantity", "alive")),
             ("waiting_skew", ("cause", "event", "type", "ts", "effective", "quantity", "alive")),
-            ("purchases", ("key", "user", "order", "item", "line", "event", "ts", "effective", "quantity", "left", "pair_count")),
+            ("purchases", ("key", "user", "order", "item", "line", "event", "ts", "effective", *_UNITS)),
             ("pairs", ("key", "weight", "ts", "effective", "alive")),
             ("credits", ("label", "key", "item", "user", "ts", "effective", "lines", "toggles")),
         ):  # fmt: skip
@@ -265,4 +267,3 @@ class AttributionStage(Stage):
     def purchases(self) -> npt.NDArray[Any]:
         """Entries of the order lines remembered, oldest first."""
         return self._tables.rings["purchases"].entries()
-

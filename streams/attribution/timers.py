@@ -63,6 +63,7 @@ def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-
 
 @lean_kernel
 def forget_seen(rows, ends, life, before, keys, values, count):  # type: ignore[no-untyped-def]
+    """Let go of event ids whose memory is over."""
     mask = rows.shape[0] - 1
     while ends[0] < ends[1] and rows["effective"][ends[0] & mask] + life < before:
         key = rows["key"][ends[0] & mask]
@@ -73,6 +74,7 @@ def forget_seen(rows, ends, life, before, keys, values, count):  # type: ignore[
 
 @lean_kernel
 def give_up_waiting(rows, ends, life, before, keys, values, count, books, pointers, column):  # type: ignore[no-untyped-def]
+    """Count what waited too long, in the given column of the books."""
     mask = rows.shape[0] - 1
     while ends[0] < ends[1] and rows["effective"][ends[0] & mask] + life < before:
         i = ends[0] & mask
@@ -131,6 +133,7 @@ def enlist(s, number):  # type: ignore[no-untyped-def]
 
 @lean_kernel
 def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
+    """Let go of order lines past the return window; a late one of the same item takes its place in the chain."""
     rows, ends = s.purchases, s.purchase_ends
     mask = rows.shape[0] - 1
     while ends[0] < ends[1] and rows["effective"][ends[0] & mask] + life < before:
@@ -142,9 +145,7 @@ def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
             delete(s.line_keys, s.line_values, s.line_count, rows["line"][i])
         chain = pair64(rows["key"][i], rows["item"][i])
         newest = find(s.line_item_keys, s.line_item_values, chain) == number
-        leave_chain(
-            rows["older_item"], mask, s.line_item_keys, s.line_item_values, s.line_item_count, chain, number
-        )
+        leave_chain(rows["older_item"], mask, s.line_item_keys, s.line_item_values, s.line_item_count, chain, number)
         if newest and rows["older_item"][i] > number and rows["user"][i] != ZERO:
             enlist(s, rows["older_item"][i])
         if rows["order"][i] != ZERO:
@@ -157,6 +158,7 @@ def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
 
 @lean_kernel
 def forget_pairs(s, life, before):  # type: ignore[no-untyped-def]
+    """Let go of pairs past the return window."""
     rows, ends = s.pairs, s.pair_ends
     mask = rows.shape[0] - 1
     while ends[0] < ends[1] and rows["effective"][ends[0] & mask] + life < before:
