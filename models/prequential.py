@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.graph_store.kernel import kernel
+from thalweg.graph_store.kernel import kernel, lean_kernel
 
 from .calibration.beta import student_quantile
 
@@ -42,7 +42,7 @@ LOGIT_LIMIT = 12.0
 _TAG = 1 << 40  # week w is tagged w + 2**40, so that an array of zeros means "no week yet"
 
 
-@kernel
+@lean_kernel
 def _add(cell, sign, label, loss, brier, fixed):  # type: ignore[no-untyped-def]
     cell[0] += sign
     cell[1] += sign * label
@@ -51,7 +51,7 @@ def _add(cell, sign, label, loss, brier, fixed):  # type: ignore[no-untyped-def]
     cell[4] += sign * fixed
 
 
-@kernel
+@lean_kernel
 def observe(weeks, sums, total, histogram, dropped, week, predictor, probability, label, sign):  # type: ignore[no-untyped-def]
     """Score one matured prediction (`sign` 1), or take one back exactly (`sign` -1, same arguments).
 
