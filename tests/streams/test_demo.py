@@ -1,0 +1,98 @@
+"""The demo on a small funnel: every step is kept, and an interruption anywhere costs at most the step it came in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thalweg.streams import demo
+from thalweg.streams.funnel import simulate
+from thalweg.streams.state_directory import StateDirectory
+
+
+def source(out: Path) -> None:
+    """A small log in place of the year."""
+    simulate(out, 4_000, 5, users=40, features=2, base_rate=0.05)
+
+
+def never(out: Path) -> None:
+    raise AssertionError("the log is there already")
+
+
+def digests(folder: Path) -> dict[str, int]:
+    with StateDirectory(folder / "state", read_only=True) as state:
+        return state.digests()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "demo"
+    assert demo.run(folder, source) == 0
+    return folder
+
+
+def test_it_leaves_report_state_and_answers(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (done / "report.html").stat().st_size > 500_000
+    assert json.loads((done / "summary.json").read_bytes())["books"]["balanced"]
+    assert sorted(p.name for p in done.iterdir()) == ["log", "report.html", "state", "summary.json"]
+    demo.ask(done / "state", done / "log" / demo.LOG)
+    text = capsys.readouterr().out
+    assert text.count("bought after") == demo.SHOWN and text.count("recommended to household") == demo.SHOWN
+    assert "get candidates of their own" in text
+
+
+def test_a_second_run_only_asks(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (done / "report.html").stat().st_mtime_ns, digests(done)
+    assert demo.run(done, never) == 0
+    assert ((done / "report.html").stat().st_mtime_ns, digests(done)) == before
+    assert "done already" in capsys.readouterr().err
+
+
+def test_a_conversion_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
+    def cut(out: Path) -> None:
+        out.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        demo.make_log(tmp_path, cut)
+    assert not (tmp_path / "log").exists()
+    assert demo.make_log(tmp_path, source).stat().st_size > 1_000
+    assert [p.name for p in tmp_path.iterdir()] == ["log"]
+
+
+def test_an_interrupted_replay_ends_as_one_that_was_not(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def at_once() -> Iterator[Any]:
+        yield lambda: True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "interruptible", at_once)
+        assert demo.run(tmp_path, source) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert not (tmp_path / "summary.json").exists() and not (tmp_path / "report.html").exists()
+    assert demo.run(tmp_path, never) == 0
+    assert digests(tmp_path) == digests(done)
+
+
+def test_a_failed_conversion_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "SOURCE", "no such source")
+    with pytest.raises(demo.DemoError, match="complete-journey"):
+        demo.convert(tmp_path / "log.parquet")
+
+
+def test_households_come_in_the_order_of_their_last_purchase(done: Path) -> None:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(done / "log" / demo.LOG, columns=["type", "user_id"]).to_pylist()
+    bought = [row["user_id"] for row in rows if row["type"] == 4 and row["user_id"]]
+    found = demo.households(done / "log" / demo.LOG)
+    assert set(found) == set(bought) and len(found) == len(set(bought))
+    assert found[-1] == bought[-1]
+    assert found == sorted(found, key=lambda user: max(i for i, each in enumerate(bought) if each == user))
