@@ -58,7 +58,11 @@ def feature_space(configuration: Configuration) -> FeatureSpace:
 
 
 def feedback_rules(configuration: Configuration, width: int, collect: bool) -> Rules:
-    """What the kernel takes from the configuration."""
+    """What the kernel takes from the configuration.
+
+    >>> feedback_rules(Configuration(), 3, collect=False).window == Configuration().attribution.window
+    True
+    """
     attribution, calibration = configuration.attribution, configuration.calibration
     slack = configuration.time.lateness + attribution.skew_tolerance
     life = attribution.window + attribution.late_conversion + slack
@@ -107,6 +111,13 @@ class FeedbackStage(Stage):
     ----------
     space : FeatureSpace
     prequential : Prequential, scores of matured predictions
+
+    >>> stage = FeedbackStage(Configuration(), StateStore.memory(), 1)
+    >>> rows = np.zeros(1, LABEL_ROW)
+    >>> rows["op"], rows["impression"], rows["item"] = 1, 7, 5
+    >>> stage.apply(rows, np.zeros((1, 0), np.uint32), np.arange(1), 1)
+    >>> stage.take()["outcomes"][0]["trials"].tolist(), stage.label(7)["prediction"]
+    ([1], 0.5)
     """
 
     name: ClassVar[str] = "feedback"
