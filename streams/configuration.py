@@ -6,6 +6,7 @@ refused. `fingerprint` covers what the state depends on; a state directory keeps
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import re
@@ -222,6 +223,21 @@ def _check(configuration: Configuration, where: str) -> None:
     ages = configuration.conversion.checkpoints
     if list(ages) != sorted(set(ages)) or any(not 0 < age < 1 for age in ages):
         raise ConfigurationError(f"{where}: conversion.checkpoints must rise strictly between 0 and 1")
+    _check_spans(configuration, where)
+
+
+def _check_spans(configuration: Configuration, where: str) -> None:
+    """Periods and half-lives are divided by: a span of nothing is refused here."""
+    c = configuration
+    spans = {
+        "audit_interval": c.audit_interval, "attribution.window": c.attribution.window,
+        "attribution.pair_half_life": c.attribution.pair_half_life, "graph.half_life": c.graph.half_life,
+        "graph.refresh": c.graph.refresh, "calibration.epoch": c.calibration.epoch,
+        "calibration.half_life": c.calibration.half_life,
+    }  # fmt: skip
+    for name, span in spans.items():
+        if span == 0:
+            raise ConfigurationError(f"{where}: {name} must be longer than 0ms")
 
 
 def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> None:
@@ -234,9 +250,13 @@ def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> No
             value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
             value = text
+        if isinstance(value, datetime.date | datetime.time):
+            value = text  # times are text here, too
         node = raw
         for part in path[:-1]:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ConfigurationError(f"environment: {name} looks below {part!r}, which is set to a value; unset one")
         node[path[-1]] = value
 
 

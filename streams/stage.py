@@ -138,14 +138,14 @@ class Stage(ABC):
         """Rows at or above the marks; None where the whole block has been seen. Raises the marks."""
         rows, features = block.rows, block.features
         partly = False
-        for source, (start, _) in block.ranges.items():
+        for source, (start, end) in block.ranges.items():
             mark = int(self.marks[source])
             if start > mark:
                 raise Gap(
                     f"{self.name}: a block of source {source} begins at {start}, the mark is {mark}; the rows between "
                     "were lost: start again from an older position, or replay into a new --state folder"
                 )
-            partly = partly or start < mark
+            partly = partly or start < min(mark, end)  # an empty range brings no rows
         covers = any(end > start for start, end in block.ranges.values())
         if covers and all(end <= self.marks[source] for source, (_, end) in block.ranges.items()):
             return None

@@ -39,7 +39,8 @@ def test_an_unknown_site_is_refused_naming_those_there_are():
 def test_the_armed_hit_kills_and_the_one_before_does_not():
     code = (
         "from thalweg.graph_store import fault\nfault.arm('block applied:2')\n"
-        "fault.reach('block applied'); print('one', flush=True)\nfault.reach('block applied'); print('two', flush=True)\n"
+        "fault.reach('block applied'); print('one', flush=True)\n"
+        "fault.reach('block applied'); print('two', flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "one\n")
