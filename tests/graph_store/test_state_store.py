@@ -190,7 +190,8 @@ def test_a_newer_format_is_refused_with_the_mend_and_left_alone(tmp_path):
     newer = msgspec.json.encode({**meta, "format": FORMAT + 1})
     database[b"m"] = newer
     database.close()
-    with pytest.raises(StateError, match=f"written in format {FORMAT + 1}, this version reads up to {FORMAT}; upgrade"):
+    refusal = f"written in format {FORMAT + 1}, this version reads up to {FORMAT}; upgrade"
+    with pytest.raises(StateError, match=refusal):
         opened(tmp_path / "s")
     with pytest.raises(StateError, match="upgrade thalweg"):
         StateStore.view(tmp_path / "s")

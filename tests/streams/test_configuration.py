@@ -1,4 +1,4 @@
-"""The configuration: every wrong key or value is refused with its place; the fingerprint covers what state depends on."""
+"""The configuration: what is wrong is refused with its place; the fingerprint covers what the state depends on."""
 
 from __future__ import annotations
 
