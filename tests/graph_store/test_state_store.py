@@ -213,7 +213,8 @@ def test_a_second_writer_is_refused_naming_the_folder(tmp_path):
     tables = opened(tmp_path / "s")
     code = (
         "from pathlib import Path\nfrom thalweg.graph_store.state_store import StateError, StateStore\n"
-        f"try:\n    StateStore.open(Path({str(tmp_path / 's')!r}), 'f')\nexcept StateError as error:\n    print(error)\n"
+        f"try:\n    StateStore.open(Path({str(tmp_path / 's')!r}), 'f')\n"
+        "except StateError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
