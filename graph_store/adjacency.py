@@ -25,7 +25,6 @@ from .decay import ONE, Decay
 from .hash_index import HashIndex
 from .shrunk_z import keep_highest, marginals, shrunk_z
 from .state_store import StateStore
-from .table import Growing
 
 U64 = npt.NDArray[np.uint64]
 F64 = npt.NDArray[np.float64]
@@ -44,6 +43,11 @@ class Limits(NamedTuple):
     pairs: int = 16_000_000
     shares: int = 16_000_000
     recents: int = 1 << 21
+
+
+def _no_slots(entries: int) -> npt.NDArray[np.int32]:
+    """An empty index for so many entries, at most half full."""
+    return np.full(1 << max(10, (2 * entries - 1).bit_length()), -1, np.int32)
 
 
 class Adjacency:
@@ -72,8 +76,8 @@ class Adjacency:
         self._state = store.value(
             "adjacency", {"landmark": None, "generation": None, "shift": 0, "since": None, "kept": 0, "pruned_at": 0}
         )
-        self._item_index, self._pair_index, self._user_index = HashIndex(), HashIndex(), HashIndex()
-        self._share_index = [HashIndex(), HashIndex()]
+        self._item_index, self._user_index = HashIndex(), HashIndex()
+        self._pair_slots, self._share_slots = _no_slots(0), [_no_slots(0), _no_slots(0)]
         self._settings = np.zeros(k.SETTINGS, np.int64)
         self._factors = np.ones(2, np.int64)
         self._counters = np.zeros(len(k.DROPPED), np.int64)
@@ -92,10 +96,10 @@ class Adjacency:
             self._reserve(len(order) - position)
             position = int(
                 k.apply_rows(
-                    rows, features, order, position, self._table(self.items, self._item_index),
-                    self.codes.rows["codes"], self._table(self.pairs, self._pair_index),
-                    self._table(self.shares[0], self._share_index[0]),
-                    self._table(self.shares[1], self._share_index[1]), self._ring(), self._sums.values,
+                    rows, features, order, position, self._item_table(),
+                    self.codes.rows["codes"], (self.pairs.rows, self.pairs.count, self._pair_slots),
+                    (self.shares[0].rows, self.shares[0].count, self._share_slots[0]),
+                    (self.shares[1].rows, self.shares[1].count, self._share_slots[1]), self._ring(), self._sums.values,
                     self._settings, self._factors, self._counters,
                 )
             )  # fmt: skip
@@ -114,7 +118,7 @@ class Adjacency:
         state["generation"] = self.decay.generation(boundary)
         old = state["generation"] & 1
         self.shares[old].count[0] = 0
-        self._share_index[old] = HashIndex()
+        self._share_slots[old] = _no_slots(0)
         self._sums.values[old] = 0
         shift = self.decay.doublings(state["generation"] - 1, state["landmark"]) - state["shift"]
         if shift > 0:
@@ -143,8 +147,7 @@ class Adjacency:
         self.pairs.rows[: len(kept)] = kept
         self.pairs.rows[len(kept) : len(entries)] = 0
         self.pairs.count[0] = len(kept)
-        self._pair_index = HashIndex(2 * len(kept))
-        self._pair_index.put_many(self.keys(), np.arange(len(kept)))
+        self._place_pairs(0)
         self._state.value.update(kept=len(kept), pruned_at=now)
         self._refresh_settings()
         self._recount()
@@ -257,23 +260,37 @@ class Adjacency:
                 self._factors[generation & 1] = self._factor(generation)
 
     def _reserve(self, more: int) -> None:
-        for table, index, new in (
-            (self.items, self._item_index, 2 * more), (self.pairs, self._pair_index, more),
-            (self.shares[0], self._share_index[0], more), (self.shares[1], self._share_index[1], more),
-        ):  # fmt: skip
-            table.reserve(new)
-            index.reserve(new)
+        """Room for `more` rows: a kernel cannot make any."""
+        self.items.reserve(2 * more)
+        self._item_index.reserve(2 * more)
         self.codes.reserve(len(self.items) + 2 * more - len(self.codes))
         self.recents.reserve(min(more, self.limits.recents - len(self.recents)))
         self._user_index.reserve(more)
+        room = min(more, self.limits.pairs - len(self.pairs))
+        self.pairs.reserve(room)
+        if 2 * (len(self.pairs) + room) > len(self._pair_slots):
+            self._place_pairs(room)
+        for which, table in enumerate(self.shares):
+            room = min(more, self.limits.shares - len(table))
+            table.reserve(room)
+            if 2 * (len(table) + room) > len(self._share_slots[which]):
+                self._place_shares(which, room)
 
-    @staticmethod
-    def _table(table: Growing, index: HashIndex) -> tuple[Any, ...]:
-        return table.rows, table.count, index.keys, index.values, index.count
+    def _item_table(self) -> tuple[Any, ...]:
+        index = self._item_index
+        return self.items.rows, self.items.count, index.keys, index.values, index.count
 
     def _ring(self) -> tuple[Any, ...]:
         index = self._user_index
         return self.recents.rows, self.recents.ends, index.keys, index.values, index.count
+
+    def _place_pairs(self, more: int) -> None:
+        self._pair_slots = _no_slots(len(self.pairs) + more)
+        k.place_pairs(self.pairs.entries(), self.keys(), self._pair_slots)
+
+    def _place_shares(self, which: int, more: int) -> None:
+        self._share_slots[which] = _no_slots(len(self.shares[which]) + more)
+        k.place_shares(self.shares[which].entries(), self._share_slots[which])
 
     def _recount(self) -> None:
         k.recount_pairs(self.pairs.entries(), self.keys(), self._sums.values)
@@ -282,9 +299,9 @@ class Adjacency:
         """Rebuild the hash indexes, which are never stored."""
         self._refresh_settings()
         self._item_index.put_many(self.hashes(), np.arange(len(self.items)))
-        self._pair_index.put_many(self.keys(), np.arange(len(self.pairs)))
-        for table, index in zip(self.shares, self._share_index):
-            index.put_many(table.entries()["key"], np.arange(len(table)))
+        self._place_pairs(0)
+        for which in (0, 1):
+            self._place_shares(which, 0)
         self._user_index.reserve(len(self.recents))
         k.last_of_users(self.recents.rows, self.recents.ends, *self._table_of_users())
 

@@ -1,7 +1,9 @@
 """The kernel that applies thalweg.copurchases rows to the adjacency, one after the other.
 
-Tables come as tuples (rows, count, keys, values, keys_count): a dense table and the hash index into it. The running
-sums are what the digest is made of: each entry's two hashes are taken out before a change and put in after it.
+Items come as a tuple (rows, count, keys, values, keys_count): a dense table and the hash index into it. Pairs and
+shares, of which there are many, come as (rows, count, slots): `slots` holds entry numbers alone, -1 where it is empty,
+and what is looked for is compared with the entry itself: 8 bytes an entry instead of 32. The running sums are what the
+digest is made of: each entry's two hashes are taken out before a change and put in after it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ DROPPED = (
 
 CAP = np.int64(1 << 16)
 _TURN = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
 
 
 @merged_kernel
@@ -50,6 +53,26 @@ def _count_entry(sums, which, hashed, sign):  # type: ignore[no-untyped-def]
 
 
 @merged_kernel
+def _find_share(rows, slots, key):  # type: ignore[no-untyped-def]
+    """Place in `slots` of a share, or of the empty cell where it belongs."""
+    mask = slots.shape[0] - 1
+    place = np.int64(key >> _HALF) & mask
+    while slots[place] >= 0 and rows[slots[place]]["key"] != key:
+        place = (place + 1) & mask
+    return place
+
+
+@merged_kernel
+def _find_pair(rows, slots, key, u, v):  # type: ignore[no-untyped-def]
+    """Place in `slots` of the pair (u, v) of nodes, or of the empty cell where it belongs."""
+    mask = slots.shape[0] - 1
+    place = np.int64(key >> _HALF) & mask
+    while slots[place] >= 0 and (rows[slots[place]]["source"] != u or rows[slots[place]]["target"] != v):
+        place = (place + 1) & mask
+    return place
+
+
+@merged_kernel
 def node_of(items, item, settings):  # type: ignore[no-untyped-def]
     """Dense number of an item, made when it is new; -1 where the item table is full."""
     rows, count, keys, values, keys_count = items
@@ -66,8 +89,9 @@ def node_of(items, item, settings):  # type: ignore[no-untyped-def]
 @merged_kernel
 def _share(shares, sums, which, key, weight, sign, settings):  # type: ignore[no-untyped-def]
     """Change of what a customer counts for a pair in a generation, in [-CAP, CAP]; -2 * CAP: not kept, ignore."""
-    rows, count, keys, values, keys_count = shares
-    slot = find(keys, values, key)
+    rows, count, slots = shares
+    place = _find_share(rows, slots, key)
+    slot = np.int64(slots[place])
     if slot < 0:
         if sign < 0 or count[0] >= settings[SHARE_LIMIT]:
             return -2 * CAP
@@ -75,7 +99,7 @@ def _share(shares, sums, which, key, weight, sign, settings):  # type: ignore[no
         count[0] += 1
         rows[slot]["key"] = key
         rows[slot]["weight"] = 0
-        put(keys, values, keys_count, key, slot)
+        slots[place] = slot
     before = rows[slot]["weight"]
     after = max(np.int64(0), before + sign * weight)
     rows[slot]["weight"] = after
@@ -89,8 +113,9 @@ def _share(shares, sums, which, key, weight, sign, settings):  # type: ignore[no
 @merged_kernel
 def _add_to_pair(pairs, sums, key, u, v, change, ts, settings):  # type: ignore[no-untyped-def]
     """Add `change` (decayed fixed point) to a pair; True unless it was not kept."""
-    rows, count, keys, values, keys_count = pairs
-    slot = find(keys, values, key)
+    rows, count, slots = pairs
+    place = _find_pair(rows, slots, key, u, v)
+    slot = np.int64(slots[place])
     if slot < 0:
         if change < 0:
             return False
@@ -101,7 +126,7 @@ def _add_to_pair(pairs, sums, key, u, v, change, ts, settings):  # type: ignore[
         rows[slot]["weight"] = 0
         rows[slot]["recent"] = 0
         rows[slot]["last"] = ts
-        put(keys, values, keys_count, key, slot)
+        slots[place] = slot
     else:
         if change < 0 and slot >= settings[KEPT] and ts < settings[PRUNED_AT]:
             return False
@@ -132,7 +157,6 @@ def _apply_pair(row, items, pairs, even, odd, sums, settings, factors, counters)
     if row["user"] != np.uint64(0):
         which = generation & 1
         mine = mix64(pair64(row["user"], key) + np.uint64(generation))
-        mine = mine if mine != np.uint64(0) else _TURN
         if which == 0:
             change = _share(even, sums, EVEN, mine, weight, sign, settings)
         else:
@@ -261,3 +285,17 @@ def last_of_users(rows, ends, keys, values, keys_count):  # type: ignore[no-unty
     mask = rows.shape[0] - 1
     for number in range(ends[0], ends[1]):
         put(keys, values, keys_count, rows[number & mask]["user"], number)
+
+
+@kernel
+def place_pairs(rows, keys, slots):  # type: ignore[no-untyped-def]
+    """Fill `slots`, all -1, with the numbers of the pairs; `keys` are their hashes."""
+    for i in range(rows.shape[0]):
+        slots[_find_pair(rows, slots, keys[i], rows[i]["source"], rows[i]["target"])] = i
+
+
+@kernel
+def place_shares(rows, slots):  # type: ignore[no-untyped-def]
+    """Fill `slots`, all -1, with the numbers of the shares."""
+    for i in range(rows.shape[0]):
+        slots[_find_share(rows, slots, rows[i]["key"])] = i

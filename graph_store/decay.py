@@ -39,7 +39,7 @@ class Decay:
         if self.half_life * LEAST_HALF_LIVES < self.period:
             raise ValueError(
                 f"graph.half_life of {self.half_life} ms is too short: weights are kept in generations of "
-                f"{self.period} ms (the return window and the orphan wait); make it at least "
+                f"{self.period} ms (graph.customer_period, at least the return window); make it at least "
                 f"{-(-self.period // LEAST_HALF_LIVES)} ms"
             )
 

@@ -70,31 +70,41 @@ class Embedding:
     manifest : what it is
     items : uint64[n], item hashes; row i of the others is item i's
     popularity : float32[n], decayed purchases
-    support : float32[n], decayed customers of the item's outgoing pairs
     source, target : float32[n, d]; the relatedness of v to u is <source[u], target[v]>
     svd_source, svd_target : float32[n, d] of the warm start, kept to compare both; equal to the above where it serves
     latest : int32[n, 10], the targets of each item's latest pairs, newest first, -1 where there are fewer: a baseline
+    pair_source, pair_target, pair_weight : int32[m], int32[m], float32[m], the pairs it was built from
+    out, into : float64[n], row sums of all pairs by source and by target; with the pairs, what the next build judges
+        this version and its baselines by
     """
 
     manifest: Manifest
     items: U64
     popularity: F32
-    support: F32
     source: F32
     target: F32
     svd_source: F32
     svd_target: F32
     latest: npt.NDArray[np.int32]
+    pair_source: npt.NDArray[np.int32]
+    pair_target: npt.NDArray[np.int32]
+    pair_weight: F32
+    out: npt.NDArray[np.float64]
+    into: npt.NDArray[np.float64]
 
     ARRAYS: ClassVar[tuple[str, ...]] = (
         "items",
         "popularity",
-        "support",
         "source",
         "target",
         "svd_source",
         "svd_target",
         "latest",
+        "pair_source",
+        "pair_target",
+        "pair_weight",
+        "out",
+        "into",
     )
 
     def save(self, folder: Path) -> None:

@@ -36,23 +36,21 @@ class BuildSettings(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The graph at time `ts`, with the last refresh period told apart from what came before.
+    """The graph at time `ts`, with what the last refresh period added beside it.
 
     Parameters
     ----------
     version : number of the version to build
     ts : event time of the snapshot, ms
     settings : of the build
-    prior : digest of the inputs of the version before, whose basis the new one is turned to; None for the first
+    prior : digest of the inputs of the version before, which is judged, learned from and turned to; None at first
     items : uint64[n], item hash of each node
     popularity : float64[n], decayed purchases
     codes : uint32[n, F], catalogue codes
     out, into : float64[n], row sums of all decayed weights by source and by target (customers)
-    past_out, past_into : float64[n], the same without the last period
     recent_out, recent_into : float64[n], the same of the last period alone, not decayed
     source, target : int32[m], the pairs kept
     weight : float32[m], decayed customers; 0 where the pair is not among the highest by shrunk z
-    past : float32[m], the part from before the last period; 0 where the pair was not among the highest by that alone
     recent : float32[m], customers in the last period, not decayed
     last : int64[m], time of the pair's latest purchase, ms
     """
@@ -66,14 +64,11 @@ class Snapshot:
     codes: npt.NDArray[np.uint32]
     out: F64
     into: F64
-    past_out: F64
-    past_into: F64
     recent_out: F64
     recent_into: F64
     source: I32
     target: I32
     weight: F32
-    past: F32
     recent: F32
     last: npt.NDArray[np.int64]
 

@@ -35,16 +35,16 @@ KEPT_VERSIONS = 3
 
 
 def graph_decay(configuration: Configuration) -> Decay:
-    """Generations and half-life: a generation is as long as a purchase can be withdrawn.
+    """Generations and half-life: a generation is `customer_period` long, and at least as a purchase can be withdrawn.
 
     ConfigurationError where the half-life is too short for it.
 
     >>> graph_decay(Configuration()).period == 31 * 86_400_000
     True
     """
-    period = int(configuration.attribution.return_window) + int(configuration.attribution.orphan_wait)
+    withdrawn = int(configuration.attribution.return_window) + int(configuration.attribution.orphan_wait)
     try:
-        return Decay(period, int(configuration.graph.half_life))
+        return Decay(max(withdrawn, int(configuration.graph.customer_period)), int(configuration.graph.half_life))
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 

@@ -1,11 +1,11 @@
 """Training the K pairs of the propagation: from the graph as it was a period ago to the pairs seen since.
 
-The hops stand on the graph *before* the last refresh period; the positives are the true edges of that period. So the
-task is the one that serving has, and no positive is its own evidence. Half of the sources train, the other half are
-the validation slice, by the hash of the item. The loss is a softmax of each positive against negatives drawn anew
-each epoch, half of them uniform, half by popularity; Adam on 2 K + 1 numbers (the last is a temperature). The epoch
-with the best MRR@10 on the validation slice is kept. Coefficients carry over to the hops of the whole graph, for they
-do not depend on the basis.
+The hops stand on the graph of the version *before*, as it was kept with it; the positives are the true edges of the
+period since. So the task is the one that serving has, and no positive is its own evidence. Half of the sources train,
+the other half are the validation slice, by the hash of the item. The loss is a softmax of each positive against
+negatives drawn anew each epoch, half of them uniform, half by popularity; Adam on 2 K + 1 numbers (the last is a
+temperature). The epoch with the best MRR@10 on the validation slice is kept. Coefficients carry over to the hops of the
+new graph, for they do not depend on the basis.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One embedding version, as a pure function of a snapshot and the version before.
 
-1. Learn the K pairs of the propagation on the graph as it was before the last period (`training`).
+1. Learn the K pairs of the propagation on the graph of the version before (`training`).
 2. Randomised SVD of positive shrunk z of the whole graph; where training beat its warm start on the validation slice,
    the learned propagation on top of it. Where it did not, the SVD's vectors go into service, and the manifest says so.
 3. Turn the vectors to the basis of the version before.
@@ -47,7 +47,7 @@ EVALUATE_SOURCES = 1500
 
 
 class Graph(NamedTuple):
-    """Pairs with positive shrunk z: int32[m] ends and float32[m] values."""
+    """Pairs with a value each, positive shrunk z unless said otherwise: int32[m] ends, float32[m] values."""
 
     source: npt.NDArray[np.int32]
     target: npt.NDArray[np.int32]
@@ -55,20 +55,20 @@ class Graph(NamedTuple):
     nodes: int
 
 
-def positive_graph(snapshot: Snapshot, past: bool = False) -> Graph:
-    """The pairs that stand above their expectation: of the whole graph, or of it before the last period."""
-    count = snapshot.past if past else snapshot.weight
-    sums = (snapshot.past_out, snapshot.past_into) if past else (snapshot.out, snapshot.into)
-    z = shrunk_z(snapshot.source, snapshot.target, count, *sums)
-    keep = (count > 0) & (z > 0)
+def positive_graph(snapshot: Snapshot) -> Graph:
+    """The pairs of a snapshot that stand above their expectation."""
+    z = shrunk_z(snapshot.source, snapshot.target, snapshot.weight, snapshot.out, snapshot.into)
+    keep = (snapshot.weight > 0) & (z > 0)
     return Graph(snapshot.source[keep], snapshot.target[keep], z[keep], snapshot.nodes)
 
 
-def warm_start(graph: Graph, dimensions: int, steps: int, seed: int) -> Hops:
-    """Dual SVD of positive z and its hops, float32[steps + 1, n, d] each; hop 0 is the SVD's vectors."""
-    source, target = randomised_svd(SparseMatrix(*graph), dimensions, seed).dual()
-    if steps == 0:
-        return Hops(source[None], target[None])
+def warm_start(graph: Graph, dimensions: int, seed: int) -> tuple[F32, F32]:
+    """Dual SVD of positive z: source and target vectors, float32[n, d] each."""
+    return randomised_svd(SparseMatrix(*graph), dimensions, seed).dual()
+
+
+def hops_from(graph: Graph, source: F32, target: F32, steps: int) -> Hops:
+    """The hops of the propagation from a warm start, float32[steps + 1, n, d]; hop 0 is the warm start."""
     values = normalise(graph.source, graph.target, graph.z, graph.nodes)
     return propagate(SparseMatrix(graph.source, graph.target, values, graph.nodes), source, target, steps)
 
@@ -78,30 +78,70 @@ def period_edges(snapshot: Snapshot) -> Edges:
     return true_edges(snapshot.source, snapshot.target, snapshot.recent, snapshot.recent_out, snapshot.recent_into)
 
 
-def learn(snapshot: Snapshot, edges: Edges) -> Trained:
-    """The learned pairs from the graph before the period to the period's edges; all 0 where that says nothing."""
+class Before(NamedTuple):
+    """The version before in the snapshot's node numbers: its vectors, baselines and graph. New items have zeros."""
+
+    manifest: Manifest
+    source: F32
+    target: F32
+    svd_source: F32
+    svd_target: F32
+    popularity: F32
+    latest: npt.NDArray[np.int32]
+    counts: Graph
+    positive: Graph
+
+
+def align(before: Embedding, items: npt.NDArray[np.uint64]) -> Before:
+    """Bring a version to other node numbers: those of `items`."""
+    n = len(items)
+    here, there = shared_rows(items, before.items)
+
+    def moved(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        out = np.zeros((n, *values.shape[1:]), np.float32)
+        out[here] = values[there]
+        return out
+
+    number = np.full(len(before.items) + 1, -1, np.int32)  # the last stands for "none", which is -1 in `latest`
+    number[there] = here
+    latest = np.full((n, before.latest.shape[1]), -1, np.int32)
+    latest[here] = number[before.latest[there]]
+    z = shrunk_z(before.pair_source, before.pair_target, before.pair_weight, before.out, before.into)
+    source, target = number[before.pair_source], number[before.pair_target]
+    vectors = [moved(v) for v in (before.source, before.target, before.svd_source, before.svd_target)]
+    return Before(
+        before.manifest, vectors[0], vectors[1], vectors[2], vectors[3], moved(before.popularity), latest,
+        Graph(source, target, np.asarray(before.pair_weight), n), Graph(source[z > 0], target[z > 0], z[z > 0], n),
+    )  # fmt: skip
+
+
+def learn(snapshot: Snapshot, edges: Edges, before: Before | None) -> Trained:
+    """The learned pairs, from the graph of the version before to the edges since; all 0 where that says nothing."""
     s = snapshot.settings
-    past = positive_graph(snapshot, past=True)
     edges = sample_sources(edges, snapshot.items, LEARN_SOURCES)
     training, validation = split_sources(edges, snapshot.items)
-    steps = s.propagation if len(past.z) and s.epochs else 0
-    if steps == 0 or len(training.source) == 0 or len(validation.source) == 0:
+    if before is None or s.propagation * s.epochs * len(training.source) * len(validation.source) == 0:
         nothing = Quality(0.0, 0.0, 0, 0)
         return Trained((0.0,) * s.propagation, (0.0,) * s.propagation, 0, nothing, nothing)
-    hops = warm_start(past, s.dimensions, steps, s.seed)
-    return train(hops, training, validation, snapshot.popularity, s.epochs, s.seed)
+    hops = hops_from(before.positive, before.svd_source, before.svd_target, s.propagation)
+    return train(hops, training, validation, before.popularity.astype(np.float64), s.epochs, s.seed)
 
 
-def build(snapshot: Snapshot, before: Embedding | None, inputs: str) -> Embedding:
-    """Build the version. `before` is the version that the snapshot names as prior; `inputs` the snapshot's digest."""
+def build(snapshot: Snapshot, prior: Embedding | None, inputs: str) -> Embedding:
+    """Build the version. `prior` is the version that the snapshot names as such; `inputs` the snapshot's digest."""
     s = snapshot.settings
     edges = period_edges(snapshot)
-    learned = learn(snapshot, edges)
+    before = None if prior is None else align(prior, snapshot.items)
+    learned = learn(snapshot, edges, before)
+    previous = (
+        {} if before is None else evaluate_version(sample_sources(edges, snapshot.items, EVALUATE_SOURCES), before)
+    )
     graph = positive_graph(snapshot)
-    hops = warm_start(graph, s.dimensions, s.propagation if learned.better else 0, s.seed)
-    svd = hops.source[0], hops.target[0]
-    source, target = combine(hops, learned.a, learned.b) if learned.better else svd
-    basis = None if before is None else (before.source, before.target, before.items)
+    svd = warm_start(graph, s.dimensions, s.seed)
+    source, target = svd
+    if learned.better:
+        source, target = combine(hops_from(graph, *svd, s.propagation), learned.a, learned.b)
+    basis = None if prior is None else (prior.source, prior.target, prior.items)
     turn = turn_to(source, target, snapshot.items, basis)
     vectors = [np.ascontiguousarray(block @ turn) for block in (source, target, *svd)]
     manifest = Manifest(
@@ -117,39 +157,43 @@ def build(snapshot: Snapshot, before: Embedding | None, inputs: str) -> Embeddin
         pairs=len(graph.z),
         health=_health(snapshot, graph),
         choice=_choice(learned),
-        previous={} if before is None else evaluate_version(snapshot, edges, before),
+        previous=previous,
     )
-    latest = latest_targets(snapshot.source, snapshot.target, snapshot.last, snapshot.nodes)
-    out, popularity = snapshot.out.astype(np.float32), snapshot.popularity.astype(np.float32)
-    return Embedding(manifest, snapshot.items, popularity, out, vectors[0], vectors[1], vectors[2], vectors[3], latest)
+    kept = snapshot.weight > 0
+    return Embedding(
+        manifest=manifest,
+        items=snapshot.items,
+        popularity=snapshot.popularity.astype(np.float32),
+        source=vectors[0],
+        target=vectors[1],
+        svd_source=vectors[2],
+        svd_target=vectors[3],
+        latest=latest_targets(snapshot.source, snapshot.target, snapshot.last, snapshot.nodes),
+        pair_source=snapshot.source[kept],
+        pair_target=snapshot.target[kept],
+        pair_weight=snapshot.weight[kept],
+        out=snapshot.out,
+        into=snapshot.into,
+    )
 
 
-def evaluate_version(snapshot: Snapshot, edges: Edges, before: Embedding) -> dict[str, object]:
-    """HitRate@10 and MRR@10 of the version before on the last period's true edges, beside baselines that it had then.
-
-    Counts and z are those of the graph before the period; popularity and latest pairs are the version's own.
-    """
-    edges = sample_sources(edges, snapshot.items, EVALUATE_SOURCES)
+def evaluate_version(edges: Edges, before: Before) -> dict[str, object]:
+    """HitRate@10 and MRR@10 of the version before on the edges since, beside baselines, all as they were then."""
+    about = {"version": before.manifest.version, "method": before.manifest.method}
     if len(edges.source) == 0:
-        return {"version": before.manifest.version, "edges": 0, "queries": 0}
-    old = _align(snapshot, before)
-    past = positive_graph(snapshot, past=True)
-    z = by_rows(build_rows(past.source, past.target, past.z, past.nodes), past.nodes)
-    seen = snapshot.past > 0
-    count = build_rows(snapshot.source[seen], snapshot.target[seen], snapshot.past[seen], snapshot.nodes)
-    served = by_vectors(old["source"], old["target"])
+        return {**about, "edges": 0, "queries": 0}
+    served = by_vectors(before.source, before.target)
     arms = {
-        "popularity": by_popularity(old["popularity"]),
-        "count": by_rows(count, snapshot.nodes),
-        "latest": _by_latest(old["latest"], snapshot.nodes),
-        "svd": by_vectors(old["svd_source"], old["svd_target"]),
+        "popularity": by_popularity(before.popularity),
+        "count": _by_pairs(before.counts),
+        "latest": _by_latest(before.latest, before.counts.nodes),
+        "svd": by_vectors(before.svd_source, before.svd_target),
         "served": served,
-        "score": together((1.0, served), (before.manifest.evidence, z)),
+        "score": together((1.0, served), (before.manifest.evidence, _by_pairs(before.positive))),
     }
-    figures = {name: evaluate(edges, arm, old["popularity"]) for name, arm in arms.items()}
+    figures = {name: evaluate(edges, arm, before.popularity) for name, arm in arms.items()}
     return {
-        "version": before.manifest.version,
-        "method": before.manifest.method,
+        **about,
         "edges": len(edges.source),
         "queries": len(edges.queries),
         "hit_rate_10": {name: figure.hit_rate for name, figure in figures.items()},
@@ -157,19 +201,8 @@ def evaluate_version(snapshot: Snapshot, edges: Edges, before: Embedding) -> dic
     }
 
 
-def _align(snapshot: Snapshot, before: Embedding) -> dict[str, npt.NDArray[Any]]:
-    """The version's arrays by the snapshot's node numbers; an item that is new since has zeros."""
-    here, there = shared_rows(snapshot.items, before.items)
-    aligned: dict[str, npt.NDArray[Any]] = {}
-    for name in ("source", "target", "svd_source", "svd_target", "popularity"):
-        old = getattr(before, name)
-        aligned[name] = np.zeros((snapshot.nodes, *old.shape[1:]), np.float32)
-        aligned[name][here] = old[there]
-    number = np.full(len(before.items) + 1, -1, np.int32)
-    number[there] = here
-    aligned["latest"] = np.full((snapshot.nodes, before.latest.shape[1]), -1, np.int32)
-    aligned["latest"][here] = number[before.latest[there]]
-    return aligned
+def _by_pairs(graph: Graph) -> Scorer:
+    return by_rows(build_rows(graph.source, graph.target, graph.z, graph.nodes), graph.nodes)
 
 
 def _by_latest(latest: npt.NDArray[np.int32], nodes: int) -> Scorer:
