@@ -26,7 +26,7 @@ class BuildSettings(msgspec.Struct, frozen=True):
     """What a build depends on beside the graph; the names are those of the configuration's table `graph`."""
 
     dimensions: int = 64
-    max_edges: int = 2_000_000
+    max_edges: int = 12_000_000
     min_weight: float = 0.0
     epochs: int = 60
     propagation: int = 3

@@ -105,11 +105,13 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The co-purchase graph and the builds of its embeddings."""
 
     half_life: Duration = _d("180d")
+    customer_period: Duration = _d("31d")  # of one customer a pair counts at most once in such a span
     refresh: Duration = _d("7d")
     refresh_delay: Duration = _d("1d")
     dimensions: Annotated[int, msgspec.Meta(ge=2, le=512)] = 64
     min_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # edges below are left out of a build
-    max_edges: Annotated[int, msgspec.Meta(ge=1)] = 2_000_000  # a build reads at most so many, by shrunk z
+    max_edges: Annotated[int, msgspec.Meta(ge=1)] = 12_000_000  # a build reads at most so many, by shrunk z
+    max_pairs: Annotated[int, msgspec.Meta(ge=16)] = 16_000_000  # pairs kept; a full table is pruned by shrunk z
     epochs: Annotated[int, msgspec.Meta(ge=0)] = 60
     propagation: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
     evidence: float = 0.3  # weight of shrunk z beside the inner product
@@ -217,7 +219,9 @@ def _check(configuration: Configuration, where: str) -> None:
     for cross in configuration.conversion.crosses:
         for name in cross:
             if name not in known:
-                raise ConfigurationError(f"{where}: cross {list(cross)} names {name!r}, which is not declared in features")
+                raise ConfigurationError(
+                    f"{where}: cross {list(cross)} names {name!r}, which is not declared in features"
+                )
     if configuration.graph.category is not None and configuration.graph.category not in names:
         raise ConfigurationError(f"{where}: graph.category {configuration.graph.category!r} is no declared feature")
     ages = configuration.conversion.checkpoints
@@ -240,10 +244,14 @@ def _check_spans(configuration: Configuration, where: str) -> None:
             raise ConfigurationError(f"{where}: {name} must be longer than 0ms")
 
 
+NOT_SETTINGS = ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_TEST_BROKERS")
+"""Variables that configure the machine or a test, and no `Configuration`."""
+
+
 def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> None:
     """`THALWEG_CONVERSION__BITS=18` sets conversion.bits: two underscores go down one level."""
     for name, text in sorted(environment.items()):
-        if not name.startswith("THALWEG_") or name in ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_TEST_BROKERS"):
+        if not name.startswith("THALWEG_") or name in NOT_SETTINGS:
             continue
         path = name.removeprefix("THALWEG_").lower().split("__")
         try:
@@ -260,7 +268,9 @@ def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> No
         node[path[-1]] = value
 
 
-def load(path: str | Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Configuration:
+def load(
+    path: str | Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any
+) -> Configuration:
     """Read the TOML file at `path` (none: the defaults), then `environment`, then `overrides` (top-level keys).
 
     >>> load(None, {"THALWEG_TIME__LATENESS": "1m"}).time.lateness == 60_000
