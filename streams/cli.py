@@ -71,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : those after the program's name; None: of the process
+
+    Example
+    -------
+    >>> main(["--version"]) == DONE
+    0.1.0
+    True
     """
     try:
         fault.arm(os.environ.get("THALWEG_FAULT"))

@@ -18,6 +18,15 @@ def export_stage(stage: Stage, folder: Path) -> Iterator[tuple[Path, int]]:
     """Write the tables of one stage (of one shard) into `folder`; yields each file and its number of rows.
 
     Ids are the 64-bit hashes that the state keeps. Shards other than 0 have their number in the file's name.
+
+    >>> import tempfile
+    >>> from thalweg.graph_store.state_store import StateStore
+    >>> from .calibration import CalibrationStage
+    >>> from .configuration import Configuration
+    >>> stage = CalibrationStage(Configuration(), StateStore.memory())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [(path.name, rows) for path, rows in export_stage(stage, Path(folder))]
+    [('calibration.cells.parquet', 0), ('calibration.readings.parquet', 0)]
     """
     folder.mkdir(parents=True, exist_ok=True)
     shard = f".{stage.shard}" if stage.shard else ""

@@ -59,12 +59,20 @@ def lines(
 
 
 def log_loss_by_week(weeks: Sequence[Week]) -> Specification:
-    """Log-loss of the model and its baselines by week of the impression."""
+    """Log-loss of the model and its baselines by week of the impression.
+
+    >>> log_loss_by_week([])["encoding"]["y"]["field"]
+    'log_loss'
+    """
     return lines(weeks, "log_loss", "log-loss, nats")
 
 
 def ratio_by_week(weeks: Sequence[Week]) -> Specification:
-    """Predicted over actual conversions by week, and the line at 1 where both are equal."""
+    """Predicted over actual conversions by week, and the line at 1 where both are equal.
+
+    >>> [layer["mark"]["type"] for layer in ratio_by_week([])["layer"]]
+    ['rule', 'line']
+    """
     known = [week for week in weeks if week["ratio"] is not None]
     plot = lines(known, "ratio", "predicted / actual")
     line = {"mark": plot.pop("mark"), "encoding": plot.pop("encoding")}
@@ -77,12 +85,20 @@ def ratio_by_week(weeks: Sequence[Week]) -> Specification:
 
 
 def hits_by_refresh(refreshes: Sequence[RankedAt]) -> Specification:
-    """HitRate@10 of `related` and its baselines, by version of the embeddings in service."""
+    """HitRate@10 of `related` and its baselines, by version of the embeddings.
+
+    >>> hits_by_refresh([])["encoding"]["y"]["field"]
+    'hit_rate'
+    """
     return lines(refreshes, "hit_rate", "HR@10", ("pairs", "pairs", "count"))
 
 
 def reliability(points: Sequence[Point]) -> Specification:
-    """Calibrated rate given out against the rate that came, a panel a level; the diagonal is where both agree."""
+    """Calibrated rate given out against the rate that came, a panel a level; the diagonal is where both agree.
+
+    >>> reliability([])["facet"]["field"]
+    'panel'
+    """
     top = max((max(point["high"], point["predicted"]) for point in points), default=1.0) * 1.05
     scale = {"type": "sqrt", "domain": [0, top], "nice": False}
     x = {"field": "predicted", "type": "quantitative", "title": "calibrated rate given out", "scale": scale}
@@ -117,7 +133,11 @@ def reliability(points: Sequence[Point]) -> Specification:
 
 
 def gain_by_epoch(epochs: Sequence[EpochScores]) -> Specification:
-    """Log-loss of the raw score and of the calibrated rate, by week of the impression (weighed by predictions)."""
+    """Log-loss of the raw score and of the calibrated rate, by week of the impression (weighed by predictions).
+
+    >>> gain_by_epoch([])["data"]
+    {'values': []}
+    """
     weeks: dict[tuple[int, str], list[float]] = {}
     for epoch in epochs:
         for name, loss in (("raw score", epoch["raw"]), ("calibrated rate", epoch["calibrated"])):
@@ -133,7 +153,11 @@ def gain_by_epoch(epochs: Sequence[EpochScores]) -> Specification:
 
 
 def thresholds(values: Sequence[Threshold]) -> Specification:
-    """The threshold of each level in each reading, as a raw probability."""
+    """The threshold of each level in each reading, as a raw probability.
+
+    >>> thresholds([{"ts": 0, "level": 1, "threshold": 0.2}])["data"]["values"][0]["name"]
+    'level 1'
+    """
     named = [{**value, "name": f"level {value['level']}"} for value in values]
     encoding = {
         "x": _time(),
@@ -145,7 +169,11 @@ def thresholds(values: Sequence[Threshold]) -> Specification:
 
 
 def sizes(tables: Sequence[Table], most: int = 16) -> Specification:
-    """Bytes of the largest tables, coloured by stage."""
+    """Bytes of the largest tables, coloured by stage.
+
+    >>> sizes([{"stage": "feedback", "table": "weights", "bytes": 2**20}])["data"]["values"][0]["megabytes"]
+    1.0
+    """
     largest = sorted(tables, key=lambda each: -each["bytes"])[:most]
     named = [
         {**each, "megabytes": each["bytes"] / 2**20, "where": f"{each['stage']}: {each['table']}"} for each in largest

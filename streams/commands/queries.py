@@ -46,7 +46,14 @@ def related(item: str, /, *, state: State, k: Number = 10, json: Json = False) -
 
 
 def related_table(found: list[dict[str, Any]], names: ItemNames) -> str:
-    """What `View.related` found, as text; customers this way and the other way round."""
+    """What `View.related` found, as text; customers this way and the other way round.
+
+    >>> from ..item_names import ItemNames
+    >>> found = {"item": "18", "relatedness": 0.5, "similarity": 0.4, "evidence": 0.3, "customers": 9.0, "reverse": 1.0}
+    >>> print(related_table([found], ItemNames({"18": "case"})))
+    item       relatedness  similarity       z  customers  reverse
+    case [18]       0.5000      0.4000  0.3000     9.0000   1.0000
+    """
     head = ("item", "relatedness", "similarity", "z", "customers", "reverse")
     rows = [
         (names.show(f["item"]), f["relatedness"], f["similarity"], f["evidence"], f["customers"], f["reverse"])
@@ -137,7 +144,13 @@ def recommended_table(answer: Answer, names: ItemNames) -> str:
 
 
 def reason_text(reason: Reason, names: ItemNames) -> str:
-    """Why an item is offered, as a person says it."""
+    """Why an item is offered, as a person says it.
+
+    >>> from ..item_names import ItemNames
+    >>> from ..recommendation import Reason
+    >>> reason_text(Reason("personal", "17", 0, 0.5, 0.3, 12.2), ItemNames({"17": "phone"}))
+    'bought phone [17] on 1970-01-01, as 12 others did'
+    """
     if reason.because is None:
         return "popular"
     when = "" if reason.bought is None else f" on {_day(reason.bought)}"
@@ -192,7 +205,13 @@ def explain(
 
 
 def label_text(found: Mapping[str, Any]) -> str:
-    """The life of a label, a fact a line."""
+    """The life of a label, a fact a line.
+
+    >>> print(label_text({"impression": "v1", "ts": 0, "label": {"stage": 1}}))
+    impression  v1
+    ts          0
+    stage       1
+    """
     label = found.get("label") or {}
     facts = {**{name: value for name, value in found.items() if name != "label"}, **label}
     for name in ("ts", "expired"):

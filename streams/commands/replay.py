@@ -114,7 +114,12 @@ def _status(summary: Any, state: Path, allow_dead_letters: bool) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[Any]:
-    """While inside, the first SIGINT or SIGTERM only makes the yielded function say True; a second one interrupts."""
+    """While inside, the first SIGINT or SIGTERM only makes the yielded function say True; a second one interrupts.
+
+    >>> with interruptible() as asked:
+    ...     asked()
+    False
+    """
     asked: list[int] = []
 
     def note(number: int, frame: Any) -> None:

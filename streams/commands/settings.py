@@ -16,6 +16,9 @@ def configuration_for(logs: Sequence[Path], config: Path | None = None, **overri
     """The configuration in `config`; without one, in LOG.toml beside the first log, which is then said.
 
     `overrides` are top-level keys given on the command line; None leaves a key alone.
+
+    >>> configuration_for([], partitions=3).partitions
+    3
     """
     from ..configuration import load
 

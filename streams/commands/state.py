@@ -92,7 +92,12 @@ def inspect(*, state: State, json: Json = False) -> None:
 
 
 def books_table(books: Any) -> str:
-    """The books of the events, a type a line, and whether they balance."""
+    """The books of the events, a type a line, and whether they balance.
+
+    >>> events = {"click": {"read": 3, "applied": 3, "held": 0}}
+    >>> print(books_table({"events": events, "labels": {}, "balanced": True, "gaps": []}).splitlines()[1])
+    click     3        3
+    """
     events = {kind: each for kind, each in books["events"].items() if any(each.values())}
     terms = [
         t for t in dict.fromkeys(t for each in events.values() for t in each) if any(e.get(t) for e in events.values())

@@ -221,7 +221,7 @@ def test_export_writes_the_entries(folder: Path, tmp_path: Path, capsys: pytest.
 
 def test_related_by_id_and_by_name_agree(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = str(folder / "state")
-    popular = answer(capsys, "recommend", "--user", "never seen", "--state", state, "-k", "20")["items"]
+    popular = answer(capsys, "recommend", "--user", "never seen", "--state", state, "-k", "6")["items"]
     seen = 0
     for number in (int(each["item"].removeprefix("item")) for each in popular):
         by_name = answer(capsys, "related", f"thing {number}", "--state", state, "-k", "5")
@@ -233,7 +233,7 @@ def test_related_by_id_and_by_name_agree(folder: Path, capsys: pytest.CaptureFix
         text = told(capsys, "related", f"item{number}", "--state", state, "-k", "5")
         assert all(each["name"] in text for each in found)
         seen += len(found)
-    assert seen > 10
+    assert seen > 3
 
 
 def test_an_unknown_item_is_status_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
