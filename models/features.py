@@ -112,6 +112,7 @@ class FeatureSpace:
     ----------
     width : int, number k of indices of an example
     labels : list[str], what each of the k positions is
+    intercept : int, index of the intercept
     plan : Plan, for kernels
 
     Raises
@@ -151,6 +152,7 @@ class FeatureSpace:
         self.bits = bits
         self.labels = [INTERCEPT, *(fields[o] for o in outputs), *(f"{a} x {b}" for a, b in crosses)]
         self.width = len(self.labels)
+        self.intercept = hash_text(INTERCEPT) >> (64 - bits)
         self.plan = Plan(
             np.array([hash_text(name) for name in [*fields, INTERCEPT]], np.uint64),
             np.array([source == "item" for source in sources], np.int64),

@@ -11,6 +11,7 @@ late_conversion; a ring of those that converted, kept as long as a return may co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +24,7 @@ from ..graph_store.state_store import StateStore
 from ..graph_store.table import Ring
 from ..models.calibration.grid import UNCERTAINTY_HIGH, UNCERTAINTY_LOW, cell_of
 from ..models.conversion import WEIGHT, predict_rows, sigmoid
-from ..models.delayed_feedback.life_table import make_life_table
+from ..models.delayed_feedback.life_table import PRIOR_RATE, make_life_table
 from ..models.delayed_feedback.policy import Flag, Policy
 from ..models.features import FeatureSpace
 from ..models.prequential import Prequential
@@ -116,8 +117,8 @@ class FeedbackStage(Stage):
     >>> rows = np.zeros(1, LABEL_ROW)
     >>> rows["op"], rows["impression"], rows["item"] = 1, 7, 5
     >>> stage.apply(rows, np.zeros((1, 0), np.uint32), np.arange(1), 1)
-    >>> stage.take()["outcomes"][0]["trials"].tolist(), stage.label(7)["prediction"]
-    ([1], 0.5)
+    >>> stage.take()["outcomes"][0]["trials"].tolist(), round(stage.label(7)["prediction"], 3)
+    ([1], 0.02)
     """
 
     name: ClassVar[str] = "feedback"
@@ -128,6 +129,8 @@ class FeedbackStage(Stage):
         self.rules = feedback_rules(configuration, self.space.width, collect)
         width, features = self.space.width, len(configuration.features)
         self._weights = store.array("weights", WEIGHT, (1 << self.space.bits,))
+        if store.fresh:
+            self._weights.values["weight"][self.space.intercept] = math.log(PRIOR_RATE / (1.0 - PRIOR_RATE))
         self._open = store.ring("impressions", IMPRESSION)
         self._open_indices = store.ring("impression_indices", codes_type("indices", width))
         self._kept = store.ring("converted", IMPRESSION)

@@ -137,6 +137,7 @@ class Reference:
     def __post_init__(self) -> None:
         c = self.configuration
         self.weights = Weights(c.conversion.learning_rate)
+        self.weights.weight[hash_text("intercept") >> (64 - c.conversion.bits)] = math.log(0.02 / 0.98)
         self.window = int(c.attribution.window)
         self.life = self.window + c.attribution.late_conversion + c.time.lateness + c.attribution.skew_tolerance
         self.kept_life = self.life + c.attribution.return_window + c.attribution.orphan_wait
