@@ -5,6 +5,7 @@ The log is the Complete Journey (84.51 degrees, by the package completejourney-p
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,8 @@ def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySumma
         summary = sum_up(job.state, result)
     finally:
         job.close()
+    del job
+    gc.collect()  # stages and their timers point at each other: without this their tables stay beside those of the view
     write_report(summary, folder / "report.html")
     part = done.with_suffix(".part")
     part.write_bytes(to_json(summary))
@@ -132,9 +135,11 @@ def telling(view: View) -> list[str]:
     """Ids of popular items, of different names, after which something is bought that is not bought before them."""
     found: list[tuple[float, str]] = []
     for hashed, _ in view.state.copurchase.popular(POPULAR):
-        best = view.neighbours.of(hashed, 1)
-        if best:
-            found.append((best[0].customers - best[0].reverse, view.neighbours.name(hashed)))
+        item = view.neighbours.name(hashed)
+        for best in view.neighbours.of(hashed, 1):
+            other = view.neighbours.name(best.item)
+            if view.names.name(item) is None or view.names.name(item) != view.names.name(other):
+                found.append((best.customers - best.reverse, item))
     chosen: dict[str, str] = {}
     for _, item in sorted(found, reverse=True):
         chosen.setdefault(view.names.name(item) or item, item)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..graph_store.digest import Numbered
 from .stage import Stage
 
 
@@ -32,11 +33,24 @@ def export_stage(stage: Stage, folder: Path) -> Iterator[tuple[Path, int]]:
     shard = f".{stage.shard}" if stage.shard else ""
     tables: dict[str, list[pa.Table]] = {}
     for name, rows in stage.entries():  # the two ends of a ring come one after the other
-        tables.setdefault(name, []).append(arrow_table(rows))
+        tables.setdefault(name, []).append(arrow_table(numbered(rows) if isinstance(rows, Numbered) else rows))
     for name, parts in tables.items():
         path = folder / f"{stage.name}{shard}.{name}.parquet"
         pq.write_table(pa.concat_tables(parts), path)
         yield path, sum(len(part) for part in parts)
+
+
+def numbered(entries: Numbered) -> npt.NDArray[Any]:
+    """Records (number, value) of the rows that are not all zero.
+
+    >>> numbered(Numbered(np.array([0, 7]))).tolist()
+    [(1, 7)]
+    """
+    rows = entries.rows
+    kept = np.flatnonzero(np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1).any(axis=1))
+    out = np.zeros(len(kept), np.dtype([("number", "<i8"), ("value", rows.dtype)]))
+    out["number"], out["value"] = kept, rows[kept]
+    return out
 
 
 def arrow_table(rows: npt.NDArray[Any]) -> pa.Table:

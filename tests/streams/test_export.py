@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
+from thalweg.graph_store.digest import Numbered
 from thalweg.streams.export import arrow_table, export_stage
 
 
@@ -57,6 +58,15 @@ def test_every_shape_of_entry_becomes_columns(rows: npt.NDArray[Any]) -> None:
     assert table.num_rows == len(rows)
     names = {"number", "value.weight", "value.count", "item", "codes", "value", "a"}
     assert set(table.column_names) <= names and table.column_names
+
+
+def test_numbered_tables_leave_out_zeros(tmp_path: Path) -> None:
+    weights = np.zeros(5, [("weight", "<f8"), ("count", "<u4")])
+    weights[3] = (0.5, 2)
+    stage: Any = Stage(tables=[("weights", Numbered(weights))])
+    assert [rows for _, rows in export_stage(stage, tmp_path)] == [1]
+    found = pq.read_table(tmp_path / "attribution.weights.parquet").to_pylist()
+    assert found == [{"number": 3, "value.weight": 0.5, "value.count": 2}]
 
 
 def test_nested_values_keep_their_places() -> None:
