@@ -6,7 +6,7 @@ array's dtype names count. So a view of some fields of a table, `rows[["key", "w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,32 @@ def _digest(words, columns, masks, seed, seed2, out):  # type: ignore[no-untyped
         out[1] = out[1] + high + (np.uint64(1) if out[0] < before else np.uint64(0))
 
 
-def digest_entries(table: str, entries: np.ndarray[Any, np.dtype[Any]]) -> int:
+@kernel
+def _digest_numbered(words, columns, masks, seed, seed2, out):  # type: ignore[no-untyped-def]
+    for j in range(words.shape[0]):
+        empty = True
+        for c in range(columns.shape[0]):
+            if words[j, columns[c]] & masks[c] != np.uint64(0):
+                empty = False
+                break
+        if not empty:
+            number = mix64(np.uint64(j))
+            _digest(words[j : j + 1], columns, masks, seed ^ number, seed2 + number, out)
+
+
+class Numbered(NamedTuple):
+    """A table whose entries are (row number, row), rows of zeros left out: weights, say, most of them never touched."""
+
+    rows: np.ndarray[Any, np.dtype[Any]]
+
+
+def digest_entries(table: str, entries: np.ndarray[Any, np.dtype[Any]] | Numbered) -> int:
     """Sum modulo 2**128 of a hash of each entry of `entries`, under the table's name.
 
     Parameters
     ----------
-    entries : array [n, ...]; of a structured array only the fields that its dtype names count, not the bytes between
+    entries : array [n, ...]; of a structured array only the fields that its dtype names count, not the bytes between.
+        Or `Numbered`: then a row's number is part of the entry, and rows of zeros are none.
 
     >>> a = np.array([3, 1, 2], np.int64)
     >>> digest_entries("t", a) == digest_entries("t", a[::-1])
@@ -48,11 +68,13 @@ def digest_entries(table: str, entries: np.ndarray[Any, np.dtype[Any]]) -> int:
     >>> (digest_entries("t", a[:1]) + digest_entries("t", a[1:])) % 2**128 == digest_entries("t", a)
     True
     """
-    if len(entries) == 0:
+    rows = entries.rows if isinstance(entries, Numbered) else entries
+    if len(rows) == 0:
         return 0
-    words, columns, masks = _as_words(entries)
+    seeds = np.uint64(hash_text(table, SEED_ID)), np.uint64(hash_text(table, SEED_ID2))
     out = np.zeros(2, np.uint64)
-    _digest(words, columns, masks, np.uint64(hash_text(table, SEED_ID)), np.uint64(hash_text(table, SEED_ID2)), out)
+    run = _digest_numbered if isinstance(entries, Numbered) else _digest
+    run(*_as_words(rows), *seeds, out)
     return (int(out[1]) << 64 | int(out[0])) % 2**128
 
 

@@ -98,6 +98,9 @@ class Conversion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_feature: bool = True
     item_feature: bool = True
     checkpoints: tuple[float, ...] = (0.002, 0.01, 0.04, 0.11, 0.23, 0.43, 0.7)  # ages, as shares of the window
+    negative_sampling: Annotated[int, msgspec.Meta(ge=1)] = (
+        1  # learn one negative in so many; calibration mends the score
+    )
     evaluate: bool = True  # keep prequential metrics
 
 
@@ -224,6 +227,11 @@ def _check(configuration: Configuration, where: str) -> None:
                 )
     if configuration.graph.category is not None and configuration.graph.category not in names:
         raise ConfigurationError(f"{where}: graph.category {configuration.graph.category!r} is no declared feature")
+    if configuration.conversion.negative_sampling > 1 and configuration.conversion.policy == "retraction":
+        raise ConfigurationError(
+            f"{where}: conversion.negative_sampling goes with the policies vanilla and wait; the beliefs of retraction "
+            "need the unsampled prior"
+        )
     ages = configuration.conversion.checkpoints
     if list(ages) != sorted(set(ages)) or any(not 0 < age < 1 for age in ages):
         raise ConfigurationError(f"{where}: conversion.checkpoints must rise strictly between 0 and 1")
@@ -264,7 +272,9 @@ def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> No
         for part in path[:-1]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise ConfigurationError(f"environment: {name} looks below {part!r}, which is set to a value; unset one")
+                raise ConfigurationError(
+                    f"environment: {name} looks below {part!r}, which is set to a value; unset one"
+                )
         node[path[-1]] = value
 
 

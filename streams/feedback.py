@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..graph_store.digest import Numbered
 from ..graph_store.hash_index import HashIndex
 from ..graph_store.ring_index import RingIndex
 from ..graph_store.state_store import StateStore
@@ -74,6 +75,7 @@ def feedback_rules(configuration: Configuration, width: int, collect: bool) -> R
         kept_life=int(life + attribution.return_window + attribution.orphan_wait),
         epoch=int(calibration.epoch),
         learning_rate=float(configuration.conversion.learning_rate),
+        sampling=configuration.conversion.negative_sampling,
         width=width,
         score_low=float(calibration.score_low),
         score_high=float(calibration.score_high),
@@ -242,11 +244,9 @@ class FeedbackStage(Stage):
         self._used[:] = 0
         return out
 
-    def entries(self) -> Iterator[tuple[str, Rows]]:
+    def entries(self) -> Iterator[tuple[str, Rows | Numbered]]:
         """Weights ever learnt, impressions kept, catalogue, life table, tallies and prequential sums."""
-        weights = self._weights.values
-        learnt = np.flatnonzero(weights["accumulator"])
-        yield "weights", _numbered(learnt, weights[learnt])
+        yield "weights", Numbered(self._weights.values)
         yield "impressions", _joined(_without_emissions(self._open), self._open_indices.entries())
         yield "converted", _joined(_without_emissions(self._kept), self._kept_indices.entries())
         yield "catalogue", _joined(self._items.entries(), self._item_codes.entries())
@@ -333,5 +333,3 @@ def _numbered(numbers: npt.NDArray[Any], rows: Rows) -> Rows:
     out = np.zeros(len(rows), np.dtype([("number", "<i8"), ("value", rows.dtype)]))
     out["number"], out["value"] = numbers, rows
     return out
-
-

@@ -37,7 +37,7 @@ _CLICKED, _CARTED = np.uint32(Flag.CLICKED), np.uint32(Flag.CARTED)
 
 (
     _B_IMPRESSIONS, _B_CLICKS, _B_CARTS, _B_CONVERSIONS, _B_REVERSALS, _B_EXPIRIES, _B_UNKNOWN,
-    _B_ITEMS_DROPPED, _B_EMITTED, _B_RETRACTED, _B_CONFIRMED, _B_DROPPED, _B_REAL, _B_LATE, _B_EXAMPLES,
+    _B_ITEMS_DROPPED, _B_EMITTED, _B_RETRACTED, _B_CONFIRMED, _B_DROPPED, _B_REAL, _B_SKIPPED, _B_LATE, _B_EXAMPLES,
 ) = range(len(BOOKS))  # fmt: skip
 _T_IMPRESSIONS, _T_TRIALS, _T_POSITIVES, _T_DECAYED, _T_CONVERTIBLE = range(len(TALLIES))
 
@@ -106,6 +106,12 @@ def _learn(t, rules, out, rows, indices, slot, ts, elapsed, kind, ratio):  # typ
         _example(out.examples, out.indices, out.used, rows, indices, slot, rules.width, item, ts, elapsed, kind,
                  prediction, before, after, mass)  # fmt: skip
         t.books[_B_EXAMPLES] += 1
+
+
+@merged_kernel
+def _sampled(rules, key):  # type: ignore[no-untyped-def]
+    """Is a label among those whose negative is learnt? Its key, a hash, decides."""
+    return rules.sampling == 1 or key % np.uint64(rules.sampling) == np.uint64(0)
 
 
 @merged_kernel
@@ -246,7 +252,7 @@ def _impression(t, rules, out, e, codes, i):  # type: ignore[no-untyped-def]
     rows["outcomes"][slot] = np.uint32(0)
     rows["emissions"][slot] = np.uint32(0)
     _outcome(out.outcomes, out.used, ts, rows, slot, 1, 0)
-    if rules.policy == _VANILLA:
+    if rules.policy == _VANILLA and _sampled(rules, key):
         _learn_at_once(t, rules, out, slot, ts, probability)
     if t.tallies[_T_IMPRESSIONS] == 0:
         t.tallies[_T_DECAYED] = ts
@@ -313,6 +319,9 @@ def _expire(t, rules, out, number, ts, elapsed):  # type: ignore[no-untyped-def]
         if rules.policy == _WAIT:
             _learn(t, rules, out, rows, t.open_indices, slot, ts, elapsed, _POSITIVE, math.inf)
         return
+    if not _sampled(rules, rows["key"][slot]):
+        t.books[_B_SKIPPED] += 1
+        return
     if flags & _NEGATIVE:
         t.books[_B_CONFIRMED] += 1
         rows["flags"][slot] = (rows["flags"][slot] & ~_NEGATIVE) | _DONE
@@ -345,12 +354,13 @@ def _convert(t, rules, out, rows, indices, slot, ts, elapsed):  # type: ignore[n
 
 @lean_kernel
 def _reverse(t, rules, out, rows, indices, slot, ts, elapsed):  # type: ignore[no-untyped-def]
-    """The last unreturned purchase came back: the belief falls from 1 to 0."""
+    """The last unreturned purchase came back: the belief falls from 1 to 0, or to what it was if 0 is not learnt."""
     t.books[_B_REVERSALS] += 1
     rows["flags"][slot] &= ~_CONVERTED
     _outcome(out.outcomes, out.used, ts, rows, slot, 0, -1)
     if rules.policy != _WAIT or rows["flags"][slot] & _EXPIRED:
-        _learn(t, rules, out, rows, indices, slot, ts, elapsed, _REVERSAL, -math.inf)
+        ratio = -math.inf if _sampled(rules, rows["key"][slot]) else 0.0
+        _learn(t, rules, out, rows, indices, slot, ts, elapsed, _REVERSAL, ratio)
 
 
 @lean_kernel

@@ -30,6 +30,7 @@ BOOKS = (
     "negatives_confirmed",  # ... whose window was over
     "negatives_dropped",  # ... that left the ring before either
     "real_negatives",  # labels whose first negative came when the window was over
+    "negatives_skipped",  # labels whose negative was not among those sampled
     "late_corrections",  # first conversions after the window was over
     "examples",  # rows of thalweg.examples, counted where they are collected
 )
@@ -80,6 +81,7 @@ class Rules(NamedTuple):
     """What the kernel takes from the configuration; times in ms."""
 
     policy: int
+    sampling: int  # of the negatives one in so many is learnt
     window: int
     life: int  # of an open impression
     kept_life: int  # of one that converted, for returns

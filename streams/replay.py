@@ -188,8 +188,8 @@ class Replay:
         if late:
             raise LateRows(
                 f"{late:,} rows lie more than {self.configuration.time.lateness} behind the rows before them, the "
-                f"first at {', '.join(places)}; sort the log, raise time.lateness, or replay without --strict to apply and "
-                "count them"
+                f"first at {', '.join(places)}; sort the log, raise time.lateness, or replay without --strict to apply "
+                "and count them"
             )
 
     def _place(self, source: int, offset: int) -> str:

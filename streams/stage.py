@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..graph_store.digest import digest_entries
+from ..graph_store.digest import Numbered, digest_entries
 from ..graph_store.state_store import StateStore
 from .block import NO_CLOCK, Block, Codes, Rows
 from .configuration import Configuration
@@ -92,7 +92,7 @@ class Stage(ABC):
         return []
 
     @abstractmethod
-    def entries(self) -> Iterator[tuple[str, Rows]]:
+    def entries(self) -> Iterator[tuple[str, Rows | Numbered]]:
         """Logical entries of the state for the digest: (table, structured array); no slots, counters, layout."""
 
     @abstractmethod

@@ -77,7 +77,8 @@ class StateDirectory:
                 if known.fingerprint() != self.configuration.fingerprint():
                     raise StateError(
                         f"{self.path}: the state was made with another configuration "
-                        f"({_difference(known, self.configuration)}); use that configuration, or replay into a new --state folder"
+                        f"({_difference(known, self.configuration)}); use that configuration, or replay into a new "
+                        "--state folder"
                     )
                 return
             part = file.with_suffix(".part")

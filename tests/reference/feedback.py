@@ -286,9 +286,13 @@ class Reference:
             label.converted = False
             self.outcome(label, ts, 0, -1)
             if self.policy != "wait" or label.expired:
-                self.learn(label, ts, elapsed, REVERSED, -math.inf)
+                self.learn(label, ts, elapsed, REVERSED, -math.inf if self.sampled(label) else 0.0)
         else:
             self.expire(label, ts, elapsed)
+
+    def sampled(self, label: Label) -> bool:
+        """Whether the label's negative is learnt."""
+        return label.key % self.configuration.conversion.negative_sampling == 0
 
     def impression(self, row: dict[str, int], codes: list[int]) -> None:
         c = self.configuration.calibration
@@ -309,7 +313,7 @@ class Reference:
         self.labels[label.key] = label
         self.count("impressions")
         self.outcome(label, ts, 1, 0)
-        if self.policy == "vanilla":
+        if self.policy == "vanilla" and self.sampled(label):
             self.learn(label, ts, 0, PROVISIONAL, -math.inf)
         if self.seen == 0:
             self.decayed_at = ts
@@ -347,6 +351,9 @@ class Reference:
         if label.converted:
             if self.policy == "wait":
                 self.learn(label, ts, elapsed, POSITIVE, math.inf)
+            return
+        if not self.sampled(label):
+            self.count("negatives_skipped")
             return
         if label.negative == "open":
             self.count("negatives_confirmed")

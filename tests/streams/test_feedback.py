@@ -68,11 +68,13 @@ def examples_of(reference: Reference, width: int) -> tuple[np.ndarray, np.ndarra
     return rows, indices
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("seed", range(3))
-def test_equals_the_slow_twin(policy: str, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("policy", "seed", "sampling"),
+    [(policy, seed, 1) for policy in POLICIES for seed in range(3)] + [("vanilla", 0, 3), ("wait", 1, 3)],
+)
+def test_equals_the_slow_twin(policy: str, seed: int, sampling: int) -> None:
     rows, codes = random_labels(400, WINDOW, seed=seed)
-    stage = stage_of(policy)
+    stage = stage_of(policy, negative_sampling=sampling)
     out = run_stage(stage, rows, codes)
     twin = Reference(stage.configuration)
     twin.apply(rows, codes, END)
