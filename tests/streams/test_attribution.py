@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.reference.attribution import NAMES, PURCHASE, Reference, events_of, mix64
 from tests.reference.event_streams import CONFIGURATIONS, FIELDS, START, Stream, event, random_drafts, stream
+from tests.reference.event_streams import configuration as configuration_of
 from thalweg.graph_store.state_store import StateStore
 from thalweg.streams.attribution import AttributionStage
 from thalweg.streams.configuration import Configuration
@@ -154,6 +155,64 @@ def test_every_case_is_reached_and_equals_the_twin():
         assert_equal(run, slow)
         assert_sound(run)
     assert [case for case in CASES if not cases[case]] == []
+
+
+# ---- late entries that outlive an earlier one
+
+
+def by_hand(*steps: dict[str, int]) -> Stream:
+    """Rows of user 1 and item 0: each says `kind`, `at` and, where it comes late, `clock`, in ms after START."""
+    events = stream([tuple(low for low, _ in FIELDS.values())] * len(steps), close=False)
+    clock = START - 1000
+    for number, step in enumerate(steps):
+        draft = {name: low for name, (low, _) in FIELDS.items()} | {"user": 1, "identity": 9} | step
+        clock = max(clock, START + step.get("clock", -1000))
+        row = {**event({name: draft[name] for name in FIELDS}, number, START + step["at"]), "clock": clock}
+        events.rows[number] = np.array(tuple(row.get(name, 0) for name in events.rows.dtype.names), events.rows.dtype)
+    events.clocks[:-1], events.clocks[-1] = events.rows["clock"], START + 1000
+    return events
+
+
+def test_a_late_impression_is_found_when_the_one_before_it_is_forgotten():
+    """In order of time: 20 (came at 75), 50, 100. At 131 the one of 50 is forgotten; a click of 75 means that of 20."""
+    view, click = 1, 8
+    events = by_hand(
+        {"kind": view, "at": 50}, {"kind": view, "at": 20, "clock": 75}, {"kind": view, "at": 100},
+        {"kind": click, "at": 75, "clock": 131},
+    )  # fmt: skip
+    run = Run(CONFIGURATIONS[0]).feed_cut(events)
+    assert_equal(run, reference(events, CONFIGURATIONS[0]))
+    assert [row[8] - START for row in run.labels if row[6] == Op.CLICK] == [20]
+
+
+@pytest.mark.parametrize("order", [0, 1], ids=["by item", "by order"])
+@pytest.mark.parametrize("cuts", [(), (4,)])
+def test_a_late_order_line_is_found_when_the_one_before_it_is_forgotten(order, cuts):
+    """In order of time: 20 (came at 75), 50, 100. At 150 the one of 50 is forgotten; returns take that of 100, of 20."""
+    buy, give = {"kind": 12, "order": order}, {"kind": 17, "order": order}
+    events = by_hand(
+        {**buy, "at": 50, "line": 1}, {**buy, "at": 20, "line": 2, "clock": 75}, {**buy, "at": 100},
+        {"kind": 12, "item": 1, "at": 141}, {**give, "at": 104, "clock": 150}, {**give, "at": 105, "clock": 150},
+    )  # fmt: skip
+    run = Run(CONFIGURATIONS[0]).feed_cut(events, cuts)
+    assert_equal(run, reference(events, CONFIGURATIONS[0]))
+    taken = [row[5] - START for row in run.copurchases if row[6] == Pairing.PURCHASE and row[7] == -1]
+    assert taken == [100, 20] and not run.stage.books()["return"]["over_return"]
+    if cuts:
+        assert_survives_reopening(events, CONFIGURATIONS[0], list(cuts))
+
+
+def test_of_two_items_last_bought_at_one_time_the_later_line_is_visited_first():
+    """Where the newest line of an item is forgotten, the late one behind it takes its place among those of its time."""
+    buy = {"kind": 12}
+    events = by_hand(
+        {**buy, "item": 0, "at": 50}, {**buy, "item": 0, "at": 45, "clock": 75, "line": 1},
+        {**buy, "item": 1, "at": 45, "clock": 75}, {**buy, "item": 2, "at": 142, "clock": 100},
+        {**buy, "item": 2, "at": 60, "clock": 145},
+    )  # fmt: skip
+    configuration = configuration_of(history=1, window="60ms", return_window="90ms", horizon="70ms")
+    run = Run(configuration).feed_cut(events)
+    assert_equal(run, reference(events, configuration))
 
 
 # ---- cuts, shards, restarts
