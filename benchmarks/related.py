@@ -89,18 +89,18 @@ def _pairs(ts, household, product, begin, end, low, products, seen, out):  # typ
     return n
 
 
-def pairs_of(lines: Lines, places: npt.NDArray[np.int64], low: int) -> npt.NDArray[np.int64]:
-    """int64[n, 3]: earlier product, product, line of the later purchase, for lines at `places` (a run of numbers)."""
+def pairs_of(lines: Lines, places: npt.NDArray[np.int64], low: int) -> npt.NDArray[np.int32]:
+    """int32[n, 3]: earlier product, product, line of the later purchase, for lines at `places` (a run of numbers)."""
     begin, end = int(places[0]), int(places[-1]) + 1
-    out = np.zeros((0, 3), np.int64)
+    out = np.zeros((0, 3), np.int32)
     for _ in range(2):  # once to count, once to write
         seen = np.full(lines.products, -1, np.int64)
         n = _pairs(lines.ts, lines.household, lines.product, begin, end, low, lines.products, seen, out)
-        out = np.zeros((n, 3), np.int64) if len(out) == 0 else out
+        out = np.zeros((n, 3), np.int32) if len(out) == 0 else out
     return out
 
 
-def all_pairs(lines: Lines, low: int, high: int) -> npt.NDArray[np.int64]:
+def all_pairs(lines: Lines, low: int, high: int) -> npt.NDArray[np.int32]:
     """Pairs of purchases with both in [low, high), household by household."""
     edges = np.flatnonzero(np.diff(lines.household)) + 1
     parts = []
@@ -111,10 +111,10 @@ def all_pairs(lines: Lines, low: int, high: int) -> npt.NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def distinct(lines: Lines, pairs: npt.NDArray[np.int64]) -> tuple[Any, Any, Any]:
+def distinct(lines: Lines, pairs: npt.NDArray[np.int32]) -> tuple[Any, Any, Any]:
     """Distinct households of each ordered pair: (source, target, count)."""
     household = lines.household[pairs[:, 2]]
-    key = np.sort((pairs[:, 0] * lines.products + pairs[:, 1]) * (household.max() + 1) + household)
+    key = np.sort((pairs[:, 0].astype(np.int64) * lines.products + pairs[:, 1]) * (household.max() + 1) + household)
     key = key[np.append(True, key[1:] != key[:-1])] // (household.max() + 1)
     first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
     count = np.diff(np.append(first, len(key)))
@@ -123,7 +123,7 @@ def distinct(lines: Lines, pairs: npt.NDArray[np.int64]) -> tuple[Any, Any, Any]
 
 
 def system_graph(
-    lines: Lines, pairs: npt.NDArray[np.int64], high: int, configuration: Configuration
+    lines: Lines, pairs: npt.NDArray[np.int32], high: int, configuration: Configuration
 ) -> tuple[Snapshot | None, Snapshot, int]:
     """The stage's snapshots at the refresh before and at `high`, and how many pairs its bound dropped.
 
@@ -152,7 +152,7 @@ def system_graph(
             rows["kind"], rows["sign"], rows["weight"] = kind, 1, 1 << 16
             rows["user"], rows["target"] = lines.household[places] + 1, lines.product[places] + 1
             if kind == Pairing.PAIR:
-                rows["source"] = chosen[:, 0] + 1
+                rows["source"] = chosen[:, 0].astype(np.uint64) + np.uint64(1)
             graph.apply(rows, np.zeros((len(rows), 0), np.uint32), np.argsort(rows["ts"], kind="stable"))
     prior = None if early is None else early.digest()
     return early, take_snapshot(graph, 2, high, settings, prior), graph.store.counters.get("pairs pruned", 0)

@@ -22,12 +22,14 @@ def take_snapshot(graph: Adjacency, version: int, ts: int, settings: BuildSettin
     z = shrunk_z(source, target, weight, *sums)
     z[(weight <= 0) | (weight < settings.min_weight)] = -np.inf
     weight[~(keep_highest(z, settings.max_edges) & (z > 0))] = 0
-    recent = np.maximum(entries["recent"], 0) / graph.unit_at((since + ts) // 2)
+    recent = np.maximum(entries["recent"], 0).astype(np.float32) / np.float32(graph.unit_at((since + ts) // 2))
     recent_sums = marginals(source, target, recent, len(graph.items))
-    expected = recent_sums[0][source] * recent_sums[1][target] / max(1e-9, float(recent_sums[0].sum()))
-    mask = (weight > 0) | ((recent >= EVIDENCE) & (recent >= LIFT * expected))
+    mask = weight > 0
+    often = np.flatnonzero(recent >= EVIDENCE)
+    expected = recent_sums[0][source[often]] * recent_sums[1][target[often]] / max(1e-9, float(recent_sums[0].sum()))
+    mask[often[recent[often] >= LIFT * expected]] = True
     return Snapshot(
         version, ts, settings, prior, graph.hashes(), graph.popularity(), graph.item_codes(), *sums, *recent_sums,
-        source[mask], target[mask], weight[mask].astype(np.float32), recent[mask].astype(np.float32),
+        source[mask], target[mask], weight[mask].astype(np.float32), recent[mask],
         entries["last"][mask],
     )  # fmt: skip
