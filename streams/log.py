@@ -1,8 +1,9 @@
 """A log: the files of a replay, in a documented order, and the times that are plausible in it.
 
-Order: paths in the order given; a folder stands for its log files (not those of its folders, nor hidden ones) sorted
-by name. Each file is a raw partition of its own. A file's format is told by its name: `.parquet`, `.jsonl` or
-`.ndjson`, `.csv`, the text formats also with `.gz`.
+Order: paths in the order given; a folder stands for its log files sorted by name: not those of its folders, nor hidden
+ones, nor what other commands leave beside a log (rejected rows, readable names, the truth of a simulation; `BESIDE`),
+which is read only where it is named itself. Each file is a raw partition of its own. A file's format is told by its
+name: `.parquet`, `.jsonl` or `.ndjson`, `.csv`, the text formats also with `.gz`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the rows done, and the rows there are, None where not known."""
 
 FORMATS = (".parquet", ".jsonl", ".ndjson", ".csv", ".jsonl.gz", ".ndjson.gz", ".csv.gz")
+BESIDE = frozenset({"dead_letters", "names", "truth", "pairs"})
+"""Parts of the name of a file that lies beside a log and is none: `year.names.parquet`, `truth.parquet`."""
 
 
 class Log:
@@ -83,9 +86,7 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(
-                p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(FORMATS) and p.name[0] != "."
-            )
+            inside = sorted(p for p in path.iterdir() if p.is_file() and is_log(p.name))
             if not inside:
                 raise LogError(f"{path}: holds no log file; a log is {', '.join(FORMATS)}")
             found += inside
@@ -103,6 +104,16 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
             )
         names[path.name] = path
     return found
+
+
+def is_log(name: str) -> bool:
+    """Whether a folder's file is one of its log files, by its name.
+
+    >>> [is_log(name) for name in ("year.parquet", "clicks.csv.gz", "year.names.parquet", "truth.parquet", ".x.csv")]
+    [True, True, False, False, False]
+    """
+    low = name.lower()
+    return low.endswith(FORMATS) and low[0] != "." and BESIDE.isdisjoint(low.split("."))
 
 
 def _file(path: Path, configuration: Configuration, bounds: Bounds) -> LogFile:
