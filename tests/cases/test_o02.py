@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cases.log_files import Case
 from tests.reference.log_reading import Reading, decode, read_log
 from thalweg.streams.dead_letter import to_json
 
@@ -63,3 +65,13 @@ def test_nothing_that_is_not_finite(name: str, value: str) -> None:
 def test_a_number_of_thirty_digits_stays_exact_in_an_id() -> None:
     line = b'{"item_id":123456789012345678901234567890,"ts":1772452800}'
     assert decode("click", [line]).column("item_id") == ["123456789012345678901234567890"]
+
+
+def test_in_the_state_only_the_two_sound_ones_are_sold(case: Callable[..., Case]) -> None:
+    lines = [line.replace('"o1"', f'"o{name}"') for name, line in LINES.items()]
+    found = case().write(purchases=lines).run()
+    assert found.reasons == list(EXPECTED.values())
+    assert found.bought == found.left == {"A": 2}
+    assert (found.purchases, found.edges) == ({"A": 2.0}, {})
+    letters = (found.letters[0]["raw"], found.letters[0]["reason"])
+    assert letters == (lines[0], "bad_json"), "the raw text is kept, NaN and all, as a string"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cases.log_files import Case, Found
 from tests.reference.log_reading import WIDE, decode, read_log
 from thalweg.streams.configuration import Configuration
 from thalweg.streams.log import open_log
@@ -116,3 +117,39 @@ def test_text_that_ends_in_a_point_and_zero_is_kept_and_said_once(tmp_path: Path
     log = open_log([path], Configuration())
     assert ["user_id ends in `.0`" in note for note in log.files[0].notes] == [True]
     assert open_log([write_csv(tmp_path)], WIDE).files[0].notes == []
+
+
+SHOWN = [
+    {"event_id": f"i{i + 1}", "ts": f"2026-03-02T12:00:0{i}Z", "request_id": f"r{i + 1}", "item_id": ITEMS[i]}
+    | ({} if i == 1 else {"user_id": "17850"})
+    for i in range(3)
+]
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Found]:
+    """What the routes before found: all must be one."""
+    return []
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_gives_the_same_state(
+    route: Callable[[Path], Path], case: Callable[..., Case], known: list[Found]
+) -> None:
+    made = case().write(impressions=SHOWN)
+    route(made.log)
+    made.rows += 3
+    found = made.run()
+    assert found.clicked() == {"0108775015": 2, "108775015": 1}
+    assert (found.users, found.letters) == (1, [])
+    assert found.count("click", "attributed") == 3
+    known.append(found)
+    assert (found.digests, found.trails) == (known[0].digests, known[0].trails)
+
+
+def test_what_is_no_id_reaches_no_table(case: Callable[..., Case]) -> None:
+    users = ["17850.5", "true", '["17850"]', '{"id":17850}']
+    lines = [f'{{"event_id":"c{i}","ts":1772452800,"item_id":"A","user_id":{user}}}' for i, user in enumerate(users)]
+    found = case().write(impressions=lines).run()
+    assert found.reasons == ["bad_id:user_id"] * 4
+    assert (found.impressions, found.users) == ([], 0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cases.log_files import Case
 from tests.reference.log_reading import WIDE, decode, read_log
 from thalweg.streams.configuration import from_builtins
 
@@ -166,3 +167,22 @@ def test_bounds_of_the_configuration_hold_at_both_ends() -> None:
     reading = decode("click", [row(str(NOON + d)) for d in (-1, 0, 1000, 1001)], bounds)
     assert reading.column("ts") == [NOON, NOON + 1000]
     assert WIDE.time.earliest is not None
+
+
+@pytest.mark.parametrize("bounds", [{}, {"earliest": None, "latest": None}])
+def test_in_the_state_no_absurd_time_moves_the_clock(case: Callable[..., Case], bounds: dict[str, None]) -> None:
+    """With bounds of the configuration, and with those of a scan."""
+    lines = [f'{{"event_id":"e{i}","item_id":"A","ts":{ts}}}' for i, ts in enumerate([*SAME, *ABSURD])]
+    found = case(time=bounds).write(impressions=lines).run()
+    assert {one["ts"] // 1000 for one in found.impressions} == {NOON // 1000}
+    assert len(found.impressions) == len(SAME)
+    assert found.reasons == ["bad_timestamp"] * len(ABSURD)
+    assert (found.clock, found.count("impression", "late")) == (NOON + 124, 0)
+
+
+def test_one_wrong_clock_costs_one_event(case: Callable[..., Case]) -> None:
+    """A year too far ahead, and plausible to every rule but a look at the log: the others are not late for it."""
+    rows = [{"event_id": f"e{i}", "ts": NOON + i * 1000, "item_id": "A"} for i in range(50)]
+    rows.insert(25, {"event_id": "ahead", "ts": NOON + 366 * 86_400_000, "item_id": "A"})
+    found = case(time={"earliest": None, "latest": None}).write(impressions=rows).run()
+    assert (found.reasons, len(found.impressions), found.count("impression", "late")) == (["bad_timestamp"], 50, 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cases.log_files import Case
 from tests.reference.log_reading import decode, read_log
 
 ROW = '{"ts":"2026-03-02T12:00:00Z","order_id":"o1","item_id":"A",%s}'
@@ -133,3 +136,49 @@ def test_a_flat_table_may_fill_fields_that_a_type_does_not_use() -> None:
 def test_bad_positions(value: str) -> None:
     line = f'{{"ts":1772452800,"item_id":"A","position":{value}}}'
     assert decode("impression", [line.encode()]).reasons == ["bad_number:position"]
+
+
+def sale(number: int, **values: str) -> str:
+    """A purchase of item `i<number>` in an order of its own; values are JSON text."""
+    rest = "".join(f',"{name}":{value}' for name, value in values.items())
+    return (
+        f'{{"event_id":"p{number}","ts":{1772452800 + number},"user_id":"u1","order_id":"o{number}",'
+        f'"item_id":"i{number}"{rest}}}'
+    )
+
+
+def test_units_in_the_state_are_numbers_or_nothing(case: Callable[..., Case]) -> None:
+    """Policies: quantity 0 is `bad_quantity`; text is read as a number from JSON too; a missing one is 1."""
+    good = {**GOOD_QUANTITIES, "missing": None}
+    bad = [sale(i, quantity=value) for i, value in enumerate(BAD_QUANTITIES)]
+    sound = [sale(100 + i, **({} if v == "missing" else {"quantity": v})) for i, v in enumerate(good)]
+    found = case().write(purchases=[*bad, *sound]).run()
+    assert found.reasons == ["bad_quantity"] * len(BAD_QUANTITIES)
+    assert found.bought == found.left == {f"i{100 + i}": units or 1 for i, units in enumerate(good.values())}
+    assert {item for edge in found.edges for item in edge} <= set(found.bought), "no edge from what was set aside"
+    assert found.count("return", "read") == 0, "a negative purchase is no return"
+
+
+def test_a_price_is_read_or_the_row_is_set_aside(case: Callable[..., Case]) -> None:
+    """Policy: a price that is no number dead-letters its row. A missing one does not: the units count."""
+    bad = [sale(i, price=value) for i, value in enumerate(BAD_PRICES)]
+    good = [sale(100 + i, price=value) for i, value in enumerate(GOOD_PRICES)]
+    found = case().write(purchases=[*bad, *good, sale(200)]).run()
+    assert found.reasons == ["bad_number:price"] * len(BAD_PRICES)
+    assert found.bought == {**{f"i{100 + i}": 1 for i in range(len(GOOD_PRICES))}, "i200": 1}
+
+
+def test_csv_into_the_state(case: Callable[..., Case]) -> None:
+    values = {"3,5": 3, ",": 1, "0,5": None, '1,"6,795"': None, '1,"$6,795"': None, "1.0000,175.0000": 1}
+    lines = [f"2026-03-02T12:00:0{i}Z,o{i},i{i},{text}" for i, text in enumerate(values)]
+    made = case()
+    made.put("purchases.csv", "\n".join(["ts,order_id,item_id,quantity,price", *lines]).encode(), len(lines))
+    found = made.run()
+    assert found.bought == {f"i{i}": units for i, units in enumerate(values.values()) if units is not None}
+    assert found.reasons == ["bad_quantity", "bad_number:price", "bad_number:price"]
+
+
+def test_a_return_of_no_quantity_takes_nothing(case: Callable[..., Case]) -> None:
+    back = [json.dumps({"event_id": f"t{i}", "ts": 1772453800, "user_id": "u1", "order_id": "o1", "item_id": "i1"} | {"quantity": q}) for i, q in enumerate([0, -1, 1.5, True, ""])]  # fmt: skip # noqa: E501
+    found = case().write(purchases=[sale(1, quantity="3")], returns=back).run()
+    assert (found.left, found.reasons) == ({"i1": 3}, ["bad_quantity"] * 5)
