@@ -177,11 +177,19 @@ def look(folder: Path, state: StateDirectory | None = None) -> Found:
 
 def assert_finite(state: StateDirectory) -> None:
     """No number that the conversion model keeps is infinite or NaN."""
+
+    def check(table: str, values: Any) -> None:
+        if isinstance(values, tuple | list):
+            for part in values:
+                check(table, part)
+        elif values.dtype.names is not None:
+            check(table, [values[name] for name in values.dtype.names])
+        elif values.dtype.kind == "f":
+            assert np.isfinite(values).all(), table
+
     for table, rows in state.feedback.entries():
         if table == "weights":
-            values = rows["value"]
-            parts = [values] if values.dtype.names is None else [values[name] for name in values.dtype.names]
-            assert all(np.isfinite(part).all() for part in parts), table
+            check(table, rows)
 
 
 def assert_sound(found: Found) -> None:

@@ -1,8 +1,8 @@
 """O20: killed in the middle, again and again, the numbers are those of an undisturbed run.
 
 30,000 funnel events (seed 11) of all five types, and the catalogue; a replay that is killed ten times and stopped once
-by SIGTERM, at moments drawn from a seed: five at named sites (inside a checkpoint, at a refresh, while a build is waited
-for), five anywhere. Between them 0 to 2 s, here 0 to 0.2. Three seeds here; twenty, with the full pauses, by
+by SIGTERM, at moments drawn from a seed: five at named sites (inside a checkpoint, at a refresh, while a build is
+waited for), five anywhere. Between them 0 to 2 s, here 0 to 0.2. Three seeds here; twenty, with the full pauses, by
 
     O20_SEEDS=20 .venv/bin/python -m pytest tests/cases/test_o20.py
 
