@@ -232,9 +232,9 @@ def _apply_purchase(row, items, recents, sums, settings, factors, counters):  # 
 
 
 @lean_kernel
-def apply_rows(
+def apply_rows(  # type: ignore[no-untyped-def]
     rows, features, order, begin, items, codes, pairs, even, odd, recents, sums, settings, factors, counters
-):  # type: ignore[no-untyped-def]
+):
     """Apply rows[order[begin]], ... in order; the position reached: below len(order) where the pair table is full."""
     for position in range(begin, order.shape[0]):
         i = order[position]

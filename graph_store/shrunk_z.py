@@ -56,9 +56,9 @@ def marginals(source: I32, target: I32, count: Counts, nodes: int) -> tuple[F64,
 def shrunk_z(source: I32, target: I32, count: Counts, out: F64, into: F64, shrink: float = SHRINK) -> F32:
     """Shrunk z of each pair, float32[pairs]; `count`, `out` and `into` in customers.
 
-    >>> source, target = np.array([0, 1, 2, 3], np.int32), np.array([1, 0, 3, 2], np.int32)
-    >>> count = np.array([30.0, 1.0, 1.0, 1.0])
-    >>> z = shrunk_z(source, target, count, *marginals(source, target, count, 4))
+    >>> source, target = np.array([0, 2, 4], np.int32), np.array([1, 3, 5], np.int32)
+    >>> count = np.array([30.0, 1.0, 30.0])
+    >>> z = shrunk_z(source, target, count, *marginals(source, target, count, 6))
     >>> bool(z[0] > z[1])
     True
     """

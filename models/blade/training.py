@@ -84,7 +84,7 @@ def train(
         logits = torch.cat([true, others], 1) * torch.exp(sharpness)
         loss = -torch.log_softmax(logits, 1)[:, 0].mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if epoch % VALIDATE_EVERY == 0 or epoch == epochs:
             best = _better(best, hops, a.tolist(), b.tolist(), epoch, validation, popularity)

@@ -196,3 +196,21 @@ def test_settings_are_part_of_the_inputs() -> None:
         memory(msgspec.structs.replace(small(), graph=msgspec.structs.replace(small().graph, seed=2))), blocks(rows)
     )
     assert one.version != two.version
+
+
+def test_a_reader_sees_the_last_commit_and_its_version(tmp_path: Path) -> None:
+    rows = planted_rows(11, 300, 20)
+    path = tmp_path / "state" / "copurchase" / "0"
+    builds = Builds(tmp_path / "state" / "builds", inline=True)
+    writer = run(CopurchaseStage(small(), StateStore.open(path, "f"), builds=builds), blocks(rows))
+    writer.checkpoint()
+    reader = CopurchaseStage(small(), StateStore.view(path))
+    assert reader.digest() == writer.digest()
+    assert reader.version == writer.version is not None
+    seen, known = reader.embedding(), writer.embedding()
+    assert seen is not None and known is not None and np.array_equal(seen.source, known.source)
+    answer = Relatedness(reader.graph, seen).related([(101, 1.0)], 1)
+    assert [a.item for a in answer] == [201]
+    assert reader.recent(5) == writer.recent(5)
+    reader.store.close()
+    writer.store.close()
