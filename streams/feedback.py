@@ -22,7 +22,6 @@ from ..graph_store.digest import Numbered
 from ..graph_store.hash_index import HashIndex
 from ..graph_store.ring_index import RingIndex
 from ..graph_store.state_store import StateStore
-from ..graph_store.table import Ring
 from ..models.calibration.grid import UNCERTAINTY_HIGH, UNCERTAINTY_LOW, cell_of
 from ..models.conversion import WEIGHT, predict_rows, sigmoid
 from ..models.delayed_feedback.life_table import PRIOR_RATE, make_life_table
@@ -84,6 +83,10 @@ def feedback_rules(configuration: Configuration, width: int, collect: bool) -> R
         evaluate=int(configuration.conversion.evaluate),
         collect=int(collect),
     )
+
+
+_LOGICAL = [name for name in IMPRESSION.names or () if name not in ("emissions", "spare")]
+"""Columns of an impression that its digest covers: emitting examples is a consumer's choice."""
 
 
 class Scores(NamedTuple):
@@ -247,8 +250,9 @@ class FeedbackStage(Stage):
     def entries(self) -> Iterator[tuple[str, Rows | Numbered]]:
         """Weights ever learnt, impressions kept, catalogue, life table, tallies and prequential sums."""
         yield "weights", Numbered(self._weights.values)
-        yield "impressions", _joined(_without_emissions(self._open), self._open_indices.entries())
-        yield "converted", _joined(_without_emissions(self._kept), self._kept_indices.entries())
+        for name, ring in (("impressions", self._open), ("converted", self._kept)):
+            for rows in ring.slices():
+                yield name, rows[_LOGICAL]
         yield "catalogue", _joined(self._items.entries(), self._item_codes.entries())
         yield "tallies", _numbered(np.arange(len(TALLIES)), self._tallies.values)
         for name, table in zip(("counts", "values", "ratios"), self._life, strict=True):
@@ -312,13 +316,6 @@ class FeedbackStage(Stage):
         counts["negatives_open"] = int(np.count_nonzero(self._open.entries()["flags"] & Flag.NEGATIVE_OPEN))
         counts["labels_open"] = len(self._open)
         return counts
-
-
-def _without_emissions(ring: Ring) -> Rows:
-    """Live entries; the number of examples emitted is left out, as emitting them is a consumer's choice."""
-    rows = ring.entries()
-    rows["emissions"] = 0
-    return rows
 
 
 def _joined(rows: Rows, codes: Rows) -> Rows:

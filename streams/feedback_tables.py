@@ -49,6 +49,7 @@ IMPRESSION = np.dtype(
         ("key", "<u8"),  # label key
         ("ts", "<i8"),  # when it arrived here; order of the ring
         ("user", "<u8"),
+        ("features", "<u8"),  # sum of (index + 1) times odd constants: stands for the indices in the digest
         *BELIEF,
         ("prediction", "<f8"),  # probability at arrival
         ("base_rate", "<f4"),  # baselines' predictions at arrival
