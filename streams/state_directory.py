@@ -139,7 +139,10 @@ class StateDirectory:
         return dict(reversed(sizes.items()))
 
     def close(self) -> None:
-        """Give the folders back; what was not checkpointed is read again next time."""
+        """Give the folders back and end builds that run; what was not checkpointed is read again next time."""
+        copurchase = getattr(self, "copurchase", None)  # None where opening failed half way
+        if copurchase is not None:
+            copurchase.builds.close()
         for store in self._stores:
             store.close()
         self._stores = []
