@@ -188,7 +188,7 @@ def test_a_late_impression_is_found_when_the_one_before_it_is_forgotten():
 @pytest.mark.parametrize("order", [0, 1], ids=["by item", "by order"])
 @pytest.mark.parametrize("cuts", [(), (4,)])
 def test_a_late_order_line_is_found_when_the_one_before_it_is_forgotten(order, cuts):
-    """In order of time: 20 (came at 75), 50, 100. At 150 the one of 50 is forgotten; returns take that of 100, of 20."""
+    """In order of time: 20 (came at 75), 50, 100. At 150 that of 50 is forgotten; returns take those of 100 and 20."""
     buy, give = {"kind": 12, "order": order}, {"kind": 17, "order": order}
     events = by_hand(
         {**buy, "at": 50, "line": 1}, {**buy, "at": 20, "line": 2, "clock": 75}, {**buy, "at": 100},
