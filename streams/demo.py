@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .commands.output import say, to_json, write
-from .commands.progress import Progress, span
+from .commands.progress import Progress, announce_compilation, span
 from .commands.queries import recommended_table, related_table
 from .commands.replay import INTERRUPTED, interruptible, outcome
 from .configuration import Configuration, load
@@ -93,6 +93,7 @@ def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySumma
             say("2 of 3: the replay is done already")
             return summary
     say("2 of 3: replay it through attribution, conversion model, co-purchase graph and calibration")
+    announce_compilation()
     job = Replay([log], folder / "state", configuration)
     try:
         keep([log], folder / "state")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from .output import Flag, Json, say, table, to_json, write, write_json
-from .progress import Progress, span
+from .progress import Progress, announce_compilation, span
 from .settings import configuration_for
 
 INTERRUPTED = 130
@@ -68,6 +68,7 @@ def replay(
     from ..summing_up import sum_up
 
     configuration = _configuration(logs, state, config, partitions)
+    announce_compilation()
     run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters)
     try:
         if strict:

@@ -257,6 +257,21 @@ def test_replay_progress_says_where_in_the_log_it_is(capsys: pytest.CaptureFixtu
     assert "before the first row" in lines[0] and "2023-11-14" in lines[-1]
 
 
+def test_compilation_is_announced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from thalweg.graph_store.kernel import cache_folder
+
+    monkeypatch.setenv("THALWEG_CACHE", str(tmp_path))
+    progress.announce_compilation()
+    assert "compiling kernels" in capsys.readouterr().err
+    folder = tmp_path / f"{cache_folder().name}-0123" / "attribution_0123"
+    folder.mkdir(parents=True)
+    (folder / "kernel.attribute_rows-10.py311.nbi").touch()
+    progress.announce_compilation()
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("seconds", [0, 59.6, 61, 3_599, 3_600, 90_000])
 def test_spans_never_show_sixty(seconds: float) -> None:
     assert " 60 " not in f" {progress.span(seconds)}"
