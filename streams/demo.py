@@ -93,10 +93,10 @@ def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySumma
             say("2 of 3: the replay is done already")
             return summary
     say("2 of 3: replay it through attribution, conversion model, co-purchase graph and calibration")
-    announce_compilation()
     job = Replay([log], folder / "state", configuration)
     try:
         keep([log], folder / "state")
+        announce_compilation()
         with Progress("events") as progress, interruptible() as asked:
             result = job.go(close=True, progress=progress.rows, stop=asked)
         if result.interrupted:

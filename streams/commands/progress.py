@@ -77,7 +77,7 @@ class Progress:
 
 def announce_compilation() -> None:
     """Say so where kernels have to be compiled first: on a new machine, or after an upgrade."""
-    from ..graph_store.kernel import cache_folder
+    from thalweg.graph_store.kernel import cache_folder
 
     folder = cache_folder()
     if not any(folder.parent.glob(f"{folder.name}*/*/*.attribute_rows*.nbi")):

@@ -68,12 +68,12 @@ def replay(
     from ..summing_up import sum_up
 
     configuration = _configuration(logs, state, config, partitions)
-    announce_compilation()
     run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters)
     try:
         if strict:
             run.refuse_late_rows()
         keep(logs, state)
+        announce_compilation()
         with Progress("events") as progress, interruptible() as asked:
             summary = run.go(close=close, progress=progress.rows, stop=asked)
         account = sum_up(run.state, summary)
