@@ -215,7 +215,8 @@ class StateStore:
         if self.read_only:
             raise StateError(f"{self.path}: opened read-only")
         batch = WriteBatch(raw_mode=True)
-        written = sum(self._put_pages(batch, table) for table in self.tables.values())
+        hashes: dict[str, npt.NDArray[np.uint64]] = {}
+        written = sum(self._put_pages(batch, table, hashes) for table in self.tables.values())
         meta = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -231,11 +232,12 @@ class StateStore:
         options = WriteOptions()
         options.sync = self._sync
         self._db.write(batch, options)
+        self._hashes.update(hashes)  # only now: a page of a write that failed is still to be written
         self._meta = meta
         self.written_bytes += written + len(raw)
         return written + len(raw)
 
-    def _put_pages(self, batch: WriteBatch, table: Table) -> int:
+    def _put_pages(self, batch: WriteBatch, table: Table, written_hashes: dict[str, npt.NDArray[np.uint64]]) -> int:
         data = table.data
         if data.size == 0:
             return 0
@@ -251,7 +253,7 @@ class StateStore:
             piece = flat[page * self.page : (page + 1) * self.page].tobytes()
             batch.put(prefix + page.to_bytes(8, "big"), piece)
             written += len(piece)
-        self._hashes[table.name] = hashes
+        written_hashes[table.name] = hashes
         return written
 
     def sizes(self) -> dict[str, int]:

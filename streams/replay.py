@@ -122,23 +122,28 @@ class Replay:
         self.configuration = configuration
         self._block_rows = block_rows
         self._identities = [_identity(path) for path in expand(logs)]
-        self._open(folder)
-        self._log = self._open_log(logs)
-        self._dead = DeadLetterFile(dead_letters or folder / "dead_letters.jsonl")
+        self.state = StateDirectory(folder, self.configuration)
+        try:
+            self._register(folder)
+            self._log = self._open_log(logs)
+            self._dead = DeadLetterFile(dead_letters or folder / "dead_letters.jsonl")
+        except BaseException:
+            self.state.close()
+            raise
         self._aside: list[tuple[int, int, str, str]] = []
         self.summary = Summary(str(folder), [file.name for file in self._log.files])
 
-    def _open(self, folder: Path) -> None:
-        """Open the state with room for the sources it knows and the new ones; write the registry of sources."""
-        self.state = StateDirectory(folder, self.configuration)
-        self._registry = self.state.attribution[0].store.value("sources", [])
+    def _register(self, folder: Path) -> None:
+        """Number the log files among the sources that the state knows. Stages that stand apart want their own files."""
+        store = self.state.attribution[0].store
+        self._registry, self._last = store.value("sources", []), store.value("files", [])
         known: list[list[str]] = self._registry.value
         self._fresh = [identity for identity in self._identities if identity not in known]
         self._index = {tuple(identity): i for i, identity in enumerate([*known, *self._fresh])}
-        if self._fresh and len(set(self._positions())) > 1:
+        if len(set(self._positions())) > 1 and sorted(self._last.value) != sorted(self._identities):
             raise StateError(
-                f"{folder}: an interrupted replay of {', '.join(name for name, _ in known)} is not finished; "
-                "replay those files again first, then the new ones"
+                f"{folder}: an interrupted replay of {', '.join(name for name, _ in self._last.value)} is not "
+                "finished; replay those files again first, then others"
             )
         if len(self._index) > MAX_SOURCES:
             raise StateError(
@@ -150,7 +155,8 @@ class Replay:
         kept = self.state.attribution[0].store.value("bounds", None)
         bounds = None if self._fresh or kept.value is None else Bounds(*kept.value)
         log = open_log(logs, self.configuration, bounds)
-        if self._fresh:
+        if self._fresh or self._last.value != self._identities:
+            self._last.value = self._identities
             kept.value = [log.bounds.earliest, log.bounds.latest, log.bounds.origin]
             self._registry.value = [list(identity) for identity in self._index]
             self.state.checkpoint()
