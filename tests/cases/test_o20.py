@@ -178,6 +178,25 @@ def test_killed_ten_times_it_ends_with_the_same_state(
     assert sum(code == -signal.SIGKILL for _, code in ended) >= 7, ended
 
 
+@pytest.mark.slow
+def test_terminated_it_leaves_nothing_unsaved(command: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    slow = [*command[: command.index("--block-rows")], "--block-rows", "20", *command[command.index("--close") :]]
+    run = subprocess.Popen([*slow, str(state)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while run.poll() is None and not any(positions(state)):
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 130, said[-2000:]
+    assert f"interrupted and checkpointed in {state}; the same command goes on from here" in said
+    stood = positions(state)
+    assert len({*stood}) == 1 and 0 < stood[0] < EVENTS
+    finished = subprocess.run([*command, str(state)], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert verify(undisturbed, state).equal
+    assert books(state) == books(undisturbed)
+
+
 def test_the_log_has_all_five_types(log: Path, undisturbed: Path) -> None:
     found = books(undisturbed)
     assert all(found[name]["applied"] > 0 for name in ("impression", "click", "add_to_cart", "purchase", "return"))
