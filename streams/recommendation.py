@@ -87,7 +87,9 @@ class Answer:
     clocks : each stage's clock, ms
     version : embedding version in service, None before the first; version_ts : event time of its snapshot
     reading : epoch of the calibration reading used; None before the first
-    note : what the reader should know, such as that nothing passed its threshold
+    items : those that pass their level's threshold first, best first; the list is filled up with the best of the others,
+        each with `kept` false
+    note : what the reader should know, such as how many stand below their threshold
     seeds : the purchases that candidates were drawn from (item ids), newest first
     context_missing : declared context features that the query did not give; the score is the model's without them
     """
@@ -140,9 +142,11 @@ class Recommender:
         for hashed, _ in seeds:
             candidates.pop(hashed, None)
         ranked = self._score(known or 0, candidates, codes)
-        kept = [one for one in ranked if one.kept]
-        note = "" if kept or not ranked else "nothing passes the threshold of its uncertainty level; the best are shown"
-        chosen = (kept or ranked)[:k]
+        chosen = sorted(ranked, key=lambda one: not one.kept)[:k]
+        kept = sum(one.kept for one in chosen)
+        note = (
+            "" if kept == len(chosen) else f"{len(chosen) - kept} of {len(chosen)} stand below their level's threshold"
+        )
         rungs = [one.reason.rung for one in chosen]
         embedding, reading = self._neighbours.embedding, self._state.calibration.newest()
         names = self._neighbours.name
