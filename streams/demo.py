@@ -9,6 +9,7 @@ import gc
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,10 +94,11 @@ def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySumma
             say("2 of 3: the replay is done already")
             return summary
     say("2 of 3: replay it through attribution, conversion model, co-purchase graph and calibration")
+    if announce_compilation():
+        compile_kernels()
     job = Replay([log], folder / "state", configuration)
     try:
         keep([log], folder / "state")
-        announce_compilation()
         with Progress("events") as progress, interruptible() as asked:
             result = job.go(close=True, progress=progress.rows, stop=asked)
         if result.interrupted:
@@ -111,6 +113,18 @@ def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySumma
     part.write_bytes(to_json(summary))
     part.replace(done)
     return summary
+
+
+def compile_kernels() -> None:
+    """Replay a small funnel in a process of its own: the compiler's memory is given back before the year comes."""
+    program = [sys.executable, "-m", "thalweg.streams.cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        log = str(Path(folder) / "funnel.parquet")
+        for command in (
+            ["simulate", log, "--events", "2000", "--seed", "1"],
+            ["replay", log, "--state", str(Path(folder) / "state"), "--close"],
+        ):
+            subprocess.run([*program, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def ask(state: Path, log: Path) -> None:

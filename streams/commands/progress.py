@@ -75,13 +75,15 @@ class Progress:
         self._bar.update(self._task, completed=done, total=total)
 
 
-def announce_compilation() -> None:
-    """Say so where kernels have to be compiled first: on a new machine, or after an upgrade."""
+def announce_compilation() -> bool:
+    """Say so where kernels have to be compiled first: on a new machine, or after an upgrade. Whether it is so."""
     from thalweg.graph_store.kernel import cache_folder
 
     folder = cache_folder()
-    if not any(folder.parent.glob(f"{folder.name}*/*/*.attribute_rows*.nbi")):
-        say("compiling kernels, once for this machine and version; it takes a minute or two")
+    if any(folder.parent.glob(f"{folder.name}*/*/*.attribute_rows*.nbi")):
+        return False
+    say("compiling kernels, once for this machine and version; it takes a minute or two")
+    return True
 
 
 def line(what: str, done: int, total: int | None, rate: float, unit: str = "rows") -> str:

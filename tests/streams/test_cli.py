@@ -263,12 +263,12 @@ def test_compilation_is_announced_once(
     from thalweg.graph_store.kernel import cache_folder
 
     monkeypatch.setenv("THALWEG_CACHE", str(tmp_path))
-    progress.announce_compilation()
+    assert progress.announce_compilation()
     assert "compiling kernels" in capsys.readouterr().err
     folder = tmp_path / f"{cache_folder().name}-0123" / "attribution_0123"
     folder.mkdir(parents=True)
     (folder / "kernel.attribute_rows-10.py311.nbi").touch()
-    progress.announce_compilation()
+    assert not progress.announce_compilation()
     assert capsys.readouterr().err == ""
 
 

@@ -81,6 +81,14 @@ def test_an_interrupted_replay_ends_as_one_that_was_not(
     assert digests(tmp_path) == digests(done)
 
 
+def test_kernels_are_compiled_in_a_process_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(demo.subprocess, "run", lambda command, **_: asked.append(command))
+    demo.compile_kernels()
+    assert [command[3] for command in asked] == ["simulate", "replay"]
+    assert asked[0][4] == asked[1][4]
+
+
 def test_a_failed_conversion_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "SOURCE", "no such source")
     with pytest.raises(demo.DemoError, match="complete-journey"):
