@@ -180,7 +180,7 @@ def sizes(tables: Sequence[Table], most: int = 16) -> Specification:
     ]
     encoding = {
         "y": {"field": "where", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 260}},
-        "x": _score("megabytes", "MB", zero=True),
+        "x": _score("megabytes", "MB", zero=True) | {"axis": {"tickCount": 8}},
         "color": _by("stage", sorted({str(each["stage"]) for each in named})) | {"legend": {"symbolType": "square"}},
         "tooltip": _tooltip(("where", "", "text"), ("bytes", "bytes", "count")),
     }

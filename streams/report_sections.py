@@ -73,8 +73,8 @@ def _paired(interval: PairedInterval, what: str, unit: str = "weeks") -> str:
     low, high, name = interval["low"], interval["high"], interval["name"]
     if interval["difference"] is None or low is None or high is None:
         return verdict("Not known yet:", f"{name}: too few {unit} for an interval.", None)
-    span = f"95 % interval {low:+.5f} to {high:+.5f}, paired over {interval['weeks']} {unit}"
-    numbers = f"{interval['difference']:+.5f} in {what}, {span}"
+    span = f"95 % interval {low:+.3g} to {high:+.3g}, paired over {interval['weeks']} {unit}"
+    numbers = f"{interval['difference']:+.3g} in {what}, {span}"
     better, worse = high < 0, low > 0
     word = "Better:" if better else "Worse:" if worse else "Not decided:"
     return verdict(word, f"{name}: {numbers}.", True if better else False if worse else None)

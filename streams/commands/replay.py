@@ -150,7 +150,7 @@ def outcome(account: Any) -> str:
         rows = [(t["name"], t["trials"], t["log_loss"], t["auc"], t["pr_auc"], t["ratio"]) for t in totals]
         lines += ["", table(head, rows)]
     lines += [
-        f"{i['name']}: {i['difference']:+.5f} in log-loss, 95 % interval {i['low']:+.5f} to {i['high']:+.5f}, "
+        f"{i['name']}: {i['difference']:+.3g} in log-loss, 95 % interval {i['low']:+.3g} to {i['high']:+.3g}, "
         f"{i['weeks']} weeks"
         for i in account["prequential"]["intervals"]
         if i["low"] is not None
