@@ -29,6 +29,10 @@ from .state_directory import MAX_SOURCES, StateDirectory, stored_configuration
 from .time_bounds import Bounds
 from .verify import late_rows
 
+CHECKPOINT_SHARE = 12
+"""A checkpoint waits at least so many times as long as the last one took: a state whose pages all change (a graph of
+20 million pairs is 1 GB) would else spend the replay on writing. Wall time, so it decides when to write, never what."""
+
 Progress = Callable[[int, int | None, int], None]
 """progress(rows done, rows in all or None, event time in ms)."""
 
@@ -208,6 +212,7 @@ class Replay:
         summary = self.summary
         started = last = time.monotonic()
         every = int(self.configuration.store.checkpoint) / 1000
+        cost = 0.0
         cuts = set(self._positions())
         counts = [file.rows for file in self._log.files]
         total = None if None in counts else sum(count or 0 for count in counts)
@@ -220,9 +225,11 @@ class Replay:
             fault.reach("block applied")
             if progress is not None:
                 progress(summary.rows, total, piece.block.clock)
-            if time.monotonic() - last >= every:
+            if time.monotonic() - last >= max(every, CHECKPOINT_SHARE * cost):
+                began = time.monotonic()
                 self._checkpoint()
                 last = time.monotonic()
+                cost = last - began
         self._checkpoint()
         summary.unfinished = self._log.unfinished
         summary.closed = close and not summary.interrupted
