@@ -151,7 +151,11 @@ def main() -> None:
     if not log.exists():
         simulate(log, options.events, seed=1, features=FEATURES, catalogue=False, days=60)
     first = head(log, options.river)
-    results: dict[str, Any] = {"events": options.events, "features": FEATURES, "machine": platform.processor() or platform.machine()}
+    results: dict[str, Any] = {
+        "events": options.events,
+        "features": FEATURES,
+        "machine": platform.processor() or platform.machine(),
+    }
     for policy in ("vanilla", "retraction"):
         settings = {"THALWEG_CONVERSION__POLICY": policy, "THALWEG_GRAPH__REFRESH": "52w"}
         configuration = load(log.with_suffix(".toml"), settings)

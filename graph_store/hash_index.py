@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .kernel import kernel
+from .prefetch import prefetch
 
 _EMPTY = np.uint64(0)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -34,6 +35,14 @@ def find(keys, values, key):  # type: ignore[no-untyped-def]
             return values[i]
         i = (i + 1) & mask
     return np.int64(-1)
+
+
+@kernel
+def prefetch_key(keys, values, key):  # type: ignore[no-untyped-def]
+    """Ask for the cells that `find`, `put` or `delete` of `key` will touch first."""
+    home = _home(key, keys.shape[0] - 1)
+    prefetch(keys, home)
+    prefetch(values, home)
 
 
 @kernel

@@ -28,6 +28,8 @@ from .page import page_hashes
 from .table import Array, Growing, Ring, Table, Value, describe_dtype
 
 FORMAT = 1
+FLUSH = 64 << 20
+"""Bytes of a commit from which its memory is given back at once."""
 _META = b"m"
 
 _T = TypeVar("_T", Array, Ring, Growing)
@@ -44,7 +46,7 @@ class StateStore:
     ----------
     path : folder, or None to keep nothing (tests)
     fingerprint : of the configuration; another one than the stored is refused
-    page : bytes a page, a multiple of 8
+    page : bytes a page of an array, a multiple of 8; rings have pages 16 times as large, growing tables 4 times
     sync : fsync each commit
     read_only : open beside a live writer, as a RocksDB secondary
 
@@ -190,9 +192,9 @@ class StateStore:
         flat = table.data.view(np.uint8).reshape(-1) if table.data.size else np.zeros(0, np.uint8)
         prefix = _prefix(table.name)
         for key, page in self._scan(prefix):
-            start = int.from_bytes(key[len(prefix) :], "big") * self.page
+            start = int.from_bytes(key[len(prefix) :], "big") * self.page * table.pages
             flat[start : start + len(page)] = np.frombuffer(page, np.uint8)
-        self._hashes[table.name] = page_hashes(flat, self.page)
+        self._hashes[table.name] = page_hashes(flat, self.page * table.pages)
 
     def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         assert self._db is not None
@@ -232,6 +234,8 @@ class StateStore:
         options = WriteOptions()
         options.sync = self._sync
         self._db.write(batch, options)
+        if written > FLUSH:
+            self._db.flush()  # RocksDB would keep the whole batch in memory until the next one
         self._hashes.update(hashes)  # only now: a page of a write that failed is still to be written
         self._meta = meta
         self.written_bytes += written + len(raw)
@@ -242,15 +246,16 @@ class StateStore:
         if data.size == 0:
             return 0
         flat = data.view(np.uint8).reshape(-1)
-        hashes = page_hashes(flat, self.page)
+        size = self.page * table.pages
+        hashes = page_hashes(flat, size)
         before = self._hashes.get(table.name, hashes[:0])
         if len(before) < len(hashes):  # a page that was never written reads as zeros
-            blank = page_hashes(np.zeros(len(flat), np.uint8), self.page)
+            blank = page_hashes(np.zeros(len(flat), np.uint8), size)
             before = np.concatenate([before, blank[len(before) :]])
         changed = (hashes != before).any(axis=1)
         prefix, written = _prefix(table.name), 0
         for page in np.flatnonzero(changed).tolist():
-            piece = flat[page * self.page : (page + 1) * self.page].tobytes()
+            piece = flat[page * size : (page + 1) * size].tobytes()
             batch.put(prefix + page.to_bytes(8, "big"), piece)
             written += len(piece)
         written_hashes[table.name] = hashes

@@ -22,6 +22,7 @@ class Array:
     """
 
     kind = "array"
+    pages = 1  # small pages: writes scatter
 
     def __init__(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
         self.name = name
@@ -59,6 +60,7 @@ class Ring:
     """
 
     kind = "ring"
+    pages = 16  # large pages: writes follow one another
 
     def __init__(self, name: str, dtype: npt.DTypeLike, capacity: int = 1024) -> None:
         self.name = name
@@ -120,6 +122,7 @@ class Growing:
     """
 
     kind = "growing"
+    pages = 4
 
     def __init__(self, name: str, dtype: npt.DTypeLike, capacity: int = 1024) -> None:
         self.name = name

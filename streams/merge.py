@@ -71,16 +71,15 @@ def _sort_run(rows, order, start, end):  # type: ignore[no-untyped-def]
     order[start:end] = source
 
 
-def total_order(rows: Rows) -> npt.NDArray[np.int64]:
-    """Indices that put `rows` into (ts, rank, id, id2, tie) order: int64[n]; stable.
+def total_order(rows: Rows, among: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """Indices that put `rows` (those of `among` only, if given) into (ts, rank, id, id2, tie) order: int64[n]; stable.
 
     Rows nearly in order of time cost little: the sort by time is a timsort, ties are sorted in a kernel.
     """
-    ts = rows["ts"]
-    if len(ts) < 2 or bool((ts[1:] >= ts[:-1]).all()):
-        order = np.arange(len(ts))
-    else:
-        order = np.argsort(ts, kind="stable")
+    order = np.arange(len(rows)) if among is None else among
+    ts = rows["ts"][order]
+    if len(ts) > 1 and not bool((ts[1:] >= ts[:-1]).all()):
+        order = order[np.argsort(ts, kind="stable")]
     _order_ties(rows, order)
     return order
 
@@ -117,26 +116,23 @@ class Merge:
             self._chunks.append((rows, features))
 
     def release(self) -> tuple[Rows, Codes, npt.NDArray[np.int64]] | None:
-        """Rows below the clock, their features and their total order; None where there are none."""
+        """Rows, their features, and the total order of those that leave; None where none does.
+
+        The arrays may hold rows that stay: `order` says which leave, and nothing is copied for the others' sake.
+        """
         clock = self.clock
-        out: list[tuple[Rows, Codes]] = []
-        kept: list[tuple[Rows, Codes]] = []
-        for rows, features in self._chunks:
-            ready = rows["ts"] < clock
-            count = int(np.count_nonzero(ready))
-            if count == len(rows):
-                out.append((rows, features))
-            elif count == 0:
-                kept.append((rows, features))
-            else:
-                out.append((rows[ready], features[ready]))
-                kept.append((rows[~ready], features[~ready]))
-        self._chunks = kept
-        if not out:
+        moving = [chunk for chunk in self._chunks if int(chunk[0]["ts"].min()) < clock]
+        if not moving:
             return None
-        rows = out[0][0] if len(out) == 1 else np.concatenate([r for r, _ in out])
-        features = out[0][1] if len(out) == 1 else np.concatenate([f for _, f in out])
-        return rows, features, total_order(rows)
+        staying = [chunk for chunk in self._chunks if int(chunk[0]["ts"].min()) >= clock]
+        rows = moving[0][0] if len(moving) == 1 else np.concatenate([r for r, _ in moving])
+        features = moving[0][1] if len(moving) == 1 else np.concatenate([f for _, f in moving])
+        ready = rows["ts"] < clock
+        among = np.flatnonzero(ready)
+        if len(among) < len(rows):
+            staying.insert(0, (rows[~ready], features[~ready]))
+        self._chunks = staying
+        return rows, features, total_order(rows, among)
 
     def rows(self, empty_rows: Rows, empty_features: Codes) -> tuple[Rows, Codes]:
         """All held rows with their features, as copies; the empty arrays where there are none."""

@@ -87,7 +87,7 @@ class Answer:
     clocks : each stage's clock, ms
     version : embedding version in service, None before the first; version_ts : event time of its snapshot
     reading : epoch of the calibration reading used; None before the first
-    items : those that pass their level's threshold first, best first; the list is filled up with the best of the others,
+    items : those that pass their level's threshold first, best first; the list is filled up with the best others,
         each with `kept` false
     note : what the reader should know, such as how many stand below their threshold
     seeds : the purchases that candidates were drawn from (item ids), newest first

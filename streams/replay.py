@@ -22,6 +22,7 @@ from ..graph_store.state_store import StateError
 from .block import NO_CLOCK, Block, no_names
 from .configuration import Configuration
 from .dead_letter import DeadLetterFile, Reason, dead_letter
+from .heap import keep_freed_memory
 from .log import Log, expand, open_log
 from .log_file import LogFile
 from .reader import Piece, Reader, shards_of
@@ -80,7 +81,7 @@ def replay(
     *,
     close: bool = False,
     strict: bool = False,
-    block_rows: int = 50_000,
+    block_rows: int = 10_000,
     progress: Progress | None = None,
     dead_letters: str | Path | None = None,
     stop: Callable[[], bool] | None = None,
@@ -115,7 +116,7 @@ class Replay:
         state: str | Path,
         configuration: Configuration | None = None,
         *,
-        block_rows: int = 50_000,
+        block_rows: int = 10_000,
         dead_letters: str | Path | None = None,
     ) -> None:
         folder = Path(state)
@@ -211,6 +212,7 @@ class Replay:
         """Read to the end of the log, or until `stop` says so; checkpoint; the summary."""
         summary = self.summary
         started = last = time.monotonic()
+        keep_freed_memory()
         every = int(self.configuration.store.checkpoint) / 1000
         cost = 0.0
         cuts = set(self._positions())

@@ -25,7 +25,7 @@ __all__ = ["View", "__version__", "open", "replay", "verify"]
 _HOMES = {"View": "view", "replay": "replay", "verify": "verify"}
 
 
-def open(state: str | Path) -> View:  # noqa: A001 - thalweg.open(state_dir) is the name asked for
+def open(state: str | Path) -> View:
     """Open a state directory for questions, read-only; a context manager. StateError where there is no state."""
     from .streams.view import View
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...graph_store.hash import pair64
 from ...graph_store.hash_index import find, put
-from ...graph_store.kernel import lean_kernel
+from ...graph_store.kernel import merged_kernel
 from .emit import (
     ATTRIBUTED,
     BUY,
@@ -27,7 +27,7 @@ from .emit import (
 )
 
 
-@lean_kernel
+@merged_kernel
 def convert_impression(s, out, used, rules, now, effect_ts, number, purchase):  # type: ignore[no-untyped-def]
     """One more unreturned order line for impression `number`; the first one is its conversion."""
     line = purchase & (s.purchases.shape[0] - 1)
@@ -60,7 +60,7 @@ def convert_impression(s, out, used, rules, now, effect_ts, number, purchase):  
             s.books[BUY, LATE_CONVERSION] += 1
 
 
-@lean_kernel
+@merged_kernel
 def attribute_effect(s, out, used, rules, now, type_, effect_ts, number, purchase):  # type: ignore[no-untyped-def]
     """An effect belongs to impression `number`."""
     rows = s.impressions
@@ -86,7 +86,7 @@ def attribute_effect(s, out, used, rules, now, type_, effect_ts, number, purchas
                rows["user"][i], rows["item"][i])  # fmt: skip
 
 
-@lean_kernel
+@merged_kernel
 def search_impression(s, rules, key, item, ts):  # type: ignore[no-untyped-def]
     """Impression of (K, item) that an effect at `ts` naming none belongs to: the latest inside the window before it,
     else the earliest within the skew after it; -1: none."""
@@ -104,7 +104,7 @@ def search_impression(s, rules, key, item, ts):  # type: ignore[no-untyped-def]
     return after
 
 
-@lean_kernel
+@merged_kernel
 def wait_for(rows, ends, keys, values, count, cause, event, key, item, type_, ts, now, purchase, quantity):  # type: ignore[no-untyped-def]
     """Append an effect to a ring of waiting ones, at the head of its cause's chain."""
     i = ends[1] & (rows.shape[0] - 1)
@@ -122,7 +122,7 @@ def wait_for(rows, ends, keys, values, count, cause, event, key, item, type_, ts
     ends[1] += 1
 
 
-@lean_kernel
+@merged_kernel
 def apply_effect(s, out, used, rules, e, i, now, purchase):  # type: ignore[no-untyped-def]
     """A click, cart or purchase looks for its impression, or waits for it."""
     type_, ts, key, item = e["rank"][i], e["ts"][i], e["key"][i], e["item"][i]
@@ -154,7 +154,7 @@ def apply_effect(s, out, used, rules, e, i, now, purchase):  # type: ignore[no-u
     attribute_effect(s, out, used, rules, now, type_, ts, number, purchase)
 
 
-@lean_kernel
+@merged_kernel
 def resolve_waiting(s, out, used, rules, rows, ends, head, now, number, named):  # type: ignore[no-untyped-def]
     """Effects that waited for impression `number`, oldest first; one without a name stays where it does not fit."""
     mask = rows.shape[0] - 1
@@ -184,7 +184,7 @@ def resolve_waiting(s, out, used, rules, rows, ends, head, now, number, named): 
                 s.books[BUY, LATE_LABEL] += 1
 
 
-@lean_kernel
+@merged_kernel
 def open_impression(s, out, features_out, used, rules, e, features, i, now):  # type: ignore[no-untyped-def]
     """Open an impression, and give it the effects that waited for it."""
     rows, ends = s.impressions, s.impression_ends

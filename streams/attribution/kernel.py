@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph_store.hash import pair64
-from ...graph_store.hash_index import find, put
-from ...graph_store.kernel import lean_kernel
+from ...graph_store.hash_index import find, prefetch_key, put
+from ...graph_store.kernel import lean_kernel, merged_kernel
 from .effects import apply_effect, open_impression
 from .emit import (
+    AHEAD,
     APPLIED,
     BUY,
     CONFLICT,
@@ -39,13 +40,13 @@ from .orders import apply_purchase, apply_return, order_line_key
 from .timers import fire_timers
 
 
-@lean_kernel
+@merged_kernel
 def known_impression(s, e, i):  # type: ignore[no-untyped-def]
     """Entry of the impression that row i names, -1: none."""
     return find(s.label_keys, s.label_values, pair64(e["key"][i], e["impression"][i]))
 
 
-@lean_kernel
+@merged_kernel
 def is_duplicate(s, e, i, now, used):  # type: ignore[no-untyped-def]
     """Has this event, impression or order line been seen? used[3] is set where the same id had other content."""
     type_, key, content = e["rank"][i], e["key"][i], e["tie"][i]
@@ -87,7 +88,7 @@ def is_duplicate(s, e, i, now, used):  # type: ignore[no-untyped-def]
     return False
 
 
-@lean_kernel
+@merged_kernel
 def apply_item(out, features_out, pairs_out, pair_features_out, used, e, features, i, now):  # type: ignore[no-untyped-def]
     """A catalogue row goes to both sides."""
     at, pair_at = used[0], used[1]
@@ -101,7 +102,7 @@ def apply_item(out, features_out, pairs_out, pair_features_out, used, e, feature
         pair_features_out[pair_at, f] = features[i, f]
 
 
-@lean_kernel
+@merged_kernel
 def count_returnable(s, e, i):  # type: ignore[no-untyped-def]
     """Upper bound of the rows that a purchase or return may emit on thalweg.copurchases beyond its own pairs."""
     rows, tail = s.purchases, s.purchase_ends[0]
@@ -121,7 +122,7 @@ def count_returnable(s, e, i):  # type: ignore[no-untyped-def]
     return total
 
 
-@lean_kernel
+@merged_kernel
 def find_room(s, e, i, out, pairs_out, used, rules):  # type: ignore[no-untyped-def]
     """What must grow before row i can be applied, else DONE."""
     type_ = e["rank"][i]
@@ -149,12 +150,26 @@ def find_room(s, e, i, out, pairs_out, used, rules):  # type: ignore[no-untyped-
     return DONE
 
 
-@lean_kernel
+@merged_kernel
 def is_too_old(rules, type_, ts, clock):  # type: ignore[no-untyped-def]
     """Is a late row beyond the memory that would tell its duplicate?"""
     if type_ == ITEM or type_ == PROGRESS:
         return False
     return ts < clock - (rules.return_window if type_ == BUY or type_ == RETURN else rules.window)
+
+
+@merged_kernel
+def look_ahead(s, e, i):  # type: ignore[no-untyped-def]
+    """Ask for the index cells that row i will touch; changes when memory is read, never what is computed."""
+    key, type_ = e["key"][i], e["rank"][i]
+    if type_ == VIEW or e["impression"][i] != ZERO:
+        prefetch_key(s.label_keys, s.label_values, pair64(key, e["impression"][i]))
+    if type_ != VIEW or e["impression"][i] != e["id"][i]:
+        prefetch_key(s.seen_keys, s.seen_values, pair64(pair64(key, np.uint64(type_)), e["id"][i]))
+    if type_ == VIEW or e["impression"][i] == ZERO:
+        prefetch_key(s.item_keys, s.item_values, pair64(key, e["item"][i]))
+    if type_ == VIEW and e["request"][i] != ZERO:
+        prefetch_key(s.request_keys, s.request_values, pair64(pair64(key, e["request"][i]), e["item"][i]))
 
 
 @lean_kernel
@@ -176,6 +191,8 @@ def attribute_rows(s, rules, e, features, order, start, clock, before, out, feat
     late = clock > -(2**61)
     for j in range(start, order.shape[0]):
         i = order[j]
+        if j + AHEAD < order.shape[0]:
+            look_ahead(s, e, order[j + AHEAD])
         type_, ts = e["rank"][i], e["ts"][i]
         now = clock if late else ts
         if not late and not fire_timers(s, out, used, rules, ts):

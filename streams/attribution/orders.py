@@ -8,7 +8,7 @@ import numpy as np
 
 from ...graph_store.hash import pair64
 from ...graph_store.hash_index import delete, find, put
-from ...graph_store.kernel import lean_kernel
+from ...graph_store.kernel import merged_kernel
 from .effects import apply_effect, wait_for
 from .emit import (
     ATTRIBUTED,
@@ -29,7 +29,7 @@ from .emit import (
 from .timers import enlist, unlist
 
 
-@lean_kernel
+@merged_kernel
 def earlier_line(s, rules, number, node):  # type: ignore[no-untyped-def]
     """From `node` down the lines of its item: the latest unreturned one of an earlier order inside the horizon; -1."""
     rows, tail = s.purchases, s.purchase_ends[0]
@@ -46,7 +46,7 @@ def earlier_line(s, rules, number, node):  # type: ignore[no-untyped-def]
     return np.int64(-1)
 
 
-@lean_kernel
+@merged_kernel
 def make_pairs(s, out, used, rules, now, number):  # type: ignore[no-untyped-def]
     """Each distinct item bought by the user in an earlier order inside the horizon, with the item of line `number`."""
     rows, pairs, ends = s.purchases, s.pairs, s.pair_ends
@@ -91,7 +91,7 @@ def make_pairs(s, out, used, rules, now, number):  # type: ignore[no-untyped-def
     rows["pair_count"][b] = made
 
 
-@lean_kernel
+@merged_kernel
 def chain_line(s, rows, number, keys, values, count, chain, by_order):  # type: ignore[no-untyped-def]
     """Insert a line into its chain of lines, newest first; True where it is the newest."""
     mask, tail = rows.shape[0] - 1, s.purchase_ends[0]
@@ -116,7 +116,7 @@ def chain_line(s, rows, number, keys, values, count, chain, by_order):  # type: 
     return newer < 0
 
 
-@lean_kernel
+@merged_kernel
 def order_line_key(key, order, line, item, quantity):  # type: ignore[no-untyped-def]
     """Key of an order line: the order and its line number, else the order, item and quantity; 0 without an order."""
     if order == ZERO:
@@ -126,7 +126,7 @@ def order_line_key(key, order, line, item, quantity):  # type: ignore[no-untyped
     return pair64(pair64(pair64(key, order), item), np.uint64(quantity))
 
 
-@lean_kernel
+@merged_kernel
 def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[no-untyped-def]
     """An order line: popularity, pairs, the impression that earned it, returns that waited for it."""
     rows, ends = s.purchases, s.purchase_ends
@@ -175,7 +175,7 @@ def apply_purchase(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[n
                          False)  # fmt: skip
 
 
-@lean_kernel
+@merged_kernel
 def returns_waiting(s, rows, ends, keys, values, cause, out, pairs_out, used, rules, now, number, named):  # type: ignore[no-untyped-def]
     """Returns that waited for order line `number`, oldest first."""
     mask = rows.shape[0] - 1
@@ -206,7 +206,7 @@ def returns_waiting(s, rows, ends, keys, values, cause, out, pairs_out, used, ru
                 s.books[RETURN, OVER] += 1
 
 
-@lean_kernel
+@merged_kernel
 def withdrawals(s, number):  # type: ignore[no-untyped-def]
     """How many live pairs order line `number` made or stands in as the earlier line; their numbers go to `found`."""
     rows, pairs = s.purchases, s.pairs
@@ -233,7 +233,7 @@ def withdrawals(s, number):  # type: ignore[no-untyped-def]
     return n
 
 
-@lean_kernel
+@merged_kernel
 def take_back(s, out, pairs_out, used, rules, now, number, quantity, event, ts, sequence):  # type: ignore[no-untyped-def]
     """Take `quantity` units off order line `number`; what is over. A line with nothing left is reversed everywhere."""
     rows = s.purchases
@@ -268,13 +268,13 @@ def take_back(s, out, pairs_out, used, rules, now, number, quantity, event, ts, 
     return quantity - taken
 
 
-@lean_kernel
+@merged_kernel
 def pair_sequence(line, n):  # type: ignore[no-untyped-def]
     """Sequence number of the n-th row that a return emits for its line-th order line."""
     return line * 1_000_000 + n
 
 
-@lean_kernel
+@merged_kernel
 def apply_return(s, out, pairs_out, used, rules, e, i, now):  # type: ignore[no-untyped-def]
     """A return names its order and item, else takes back the user's latest unreturned line of the item."""
     rows, tail = s.purchases, s.purchase_ends[0]

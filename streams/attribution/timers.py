@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph_store.hash import pair64
-from ...graph_store.hash_index import delete, find, put
-from ...graph_store.kernel import lean_kernel
-from .emit import BUY, EXPIRY_SEQUENCE, LATE_LABEL, OP_EXPIRY, ORPHAN, RETURN, UNATTRIBUTED, ZERO, emit_label
+from ...graph_store.hash_index import delete, find, prefetch_key, put
+from ...graph_store.kernel import merged_kernel
+from .emit import AHEAD, BUY, EXPIRY_SEQUENCE, LATE_LABEL, OP_EXPIRY, ORPHAN, RETURN, UNATTRIBUTED, ZERO, emit_label
 
 
-@lean_kernel
+@merged_kernel
 def leave_chain(older, mask, keys, values, count, chain, number):  # type: ignore[no-untyped-def]
     """Take the oldest entry out of its chain, which is in order of time: an entry that came late may stand behind it.
 
@@ -30,7 +30,7 @@ def leave_chain(older, mask, keys, values, count, chain, number):  # type: ignor
         older[before & mask] = behind
 
 
-@lean_kernel
+@merged_kernel
 def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-def]
     """Emit EXPIRY where the window ended before `before`; forget what is past the late span. False: no room."""
     rows, ends = s.impressions, s.impression_ends
@@ -51,6 +51,12 @@ def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-
         i = number & mask
         if rows["effective"][i] + rules.window + rules.late_conversion >= before:
             break
+        if number + AHEAD < s.pointers[0]:
+            k = (number + AHEAD) & mask
+            prefetch_key(s.label_keys, s.label_values, rows["label"][k])
+            prefetch_key(s.item_keys, s.item_values, pair64(rows["key"][k], rows["item"][k]))
+            if rows["request"][k] != ZERO:
+                prefetch_key(s.request_keys, s.request_values, rows["request"][k])
         if find(s.label_keys, s.label_values, rows["label"][i]) == number:
             delete(s.label_keys, s.label_values, s.label_count, rows["label"][i])
         if rows["request"][i] != ZERO and find(s.request_keys, s.request_values, rows["request"][i]) == number:
@@ -61,7 +67,7 @@ def expire_impressions(s, out, used, rules, before):  # type: ignore[no-untyped-
     return True
 
 
-@lean_kernel
+@merged_kernel
 def forget_seen(rows, ends, life, before, keys, values, count):  # type: ignore[no-untyped-def]
     """Let go of event ids whose memory is over."""
     mask = rows.shape[0] - 1
@@ -72,7 +78,7 @@ def forget_seen(rows, ends, life, before, keys, values, count):  # type: ignore[
         ends[0] += 1
 
 
-@lean_kernel
+@merged_kernel
 def give_up_waiting(rows, ends, life, before, keys, values, count, books, pointers, column):  # type: ignore[no-untyped-def]
     """Count what waited too long, in the given column of the books."""
     mask = rows.shape[0] - 1
@@ -89,7 +95,7 @@ def give_up_waiting(rows, ends, life, before, keys, values, count, books, pointe
         ends[0] += 1
 
 
-@lean_kernel
+@merged_kernel
 def unlist(s, number):  # type: ignore[no-untyped-def]
     """Take an order line out of its user's list of distinct items."""
     rows = s.purchases
@@ -107,7 +113,7 @@ def unlist(s, number):  # type: ignore[no-untyped-def]
     rows["listed"][i] = 0
 
 
-@lean_kernel
+@merged_kernel
 def enlist(s, number):  # type: ignore[no-untyped-def]
     """Put an order line into its user's list, newest first."""
     rows = s.purchases
@@ -131,7 +137,7 @@ def enlist(s, number):  # type: ignore[no-untyped-def]
         put(s.user_keys, s.user_values, s.user_count, rows["key"][i], number)
 
 
-@lean_kernel
+@merged_kernel
 def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
     """Let go of order lines past the return window; a late one of the same item takes its place in the chain."""
     rows, ends = s.purchases, s.purchase_ends
@@ -156,7 +162,7 @@ def forget_purchases(s, life, before):  # type: ignore[no-untyped-def]
         ends[0] = number + 1
 
 
-@lean_kernel
+@merged_kernel
 def forget_pairs(s, life, before):  # type: ignore[no-untyped-def]
     """Let go of pairs past the return window."""
     rows, ends = s.pairs, s.pair_ends
@@ -168,7 +174,7 @@ def forget_pairs(s, life, before):  # type: ignore[no-untyped-def]
         ends[0] += 1
 
 
-@lean_kernel
+@merged_kernel
 def fire_timers(s, out, used, rules, before):  # type: ignore[no-untyped-def]
     """Fire every closing timer due below `before`; False where the label buffer is full."""
     if not expire_impressions(s, out, used, rules, before):

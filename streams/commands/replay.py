@@ -30,7 +30,7 @@ def replay(
     json: Annotated[Path | None, Parameter(name="--json")] = None,
     dead_letters: Path | None = None,
     allow_dead_letters: Flag = False,
-    block_rows: int = 50_000,
+    block_rows: int = 10_000,
 ) -> int:
     """Run logs through every stage: attribution, conversion model, co-purchase graph, calibration.
 

@@ -59,7 +59,9 @@ def read(files: list[MemoryFile], rows: int, cuts: tuple[int, ...] = (), close: 
 def seen(pieces: list[Piece]) -> list[tuple[int, int, int, int]]:
     """(source, offset, time, clock) of every row, in order."""
     return [
-        (int(r["source"]), int(r["offset"]), int(r["ts"]), int(r["clock"])) for piece in pieces for r in piece.block.rows
+        (int(r["source"]), int(r["offset"]), int(r["ts"]), int(r["clock"]))
+        for piece in pieces
+        for r in piece.block.rows
     ]
 
 

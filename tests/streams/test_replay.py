@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ def configuration(funnel_log: Path) -> Configuration:
     return load(funnel_log.with_suffix(".toml"))
 
 
-def stop_after(blocks: int) -> object:
+def stop_after(blocks: int) -> Callable[[], bool]:
     """A stop function that says yes after so many blocks."""
     asked: list[int] = []
 
@@ -40,7 +41,7 @@ def test_a_stopped_replay_goes_on(
     state = tmp_path / "state"
     rows = 0
     for block_rows in (3_000, 1_100, 4_700):
-        summary = replay([funnel_log], state, configuration, block_rows=block_rows, stop=stop_after(2), close=True)  # type: ignore[arg-type]
+        summary = replay([funnel_log], state, configuration, block_rows=block_rows, stop=stop_after(2), close=True)
         assert summary.interrupted
         rows += summary.rows
     summary = replay([funnel_log], state, configuration, close=True)
@@ -92,7 +93,7 @@ def test_an_unfinished_replay_wants_its_own_files_first(
 
 
 def test_strict_refuses_late_rows(funnel_log: Path, tmp_path: Path, configuration: Configuration) -> None:
-    """With their number and the first place, before anything is applied; without strict they are applied and counted."""
+    """With their number and first place, before anything is applied; without strict they are applied and counted."""
     table = pq.read_table(funnel_log)
     late = pq.write_table  # the last thousand rows first
     late(table.take(list(range(19_000, table.num_rows)) + list(range(19_000))), tmp_path / "late.parquet")
@@ -104,7 +105,9 @@ def test_strict_refuses_late_rows(funnel_log: Path, tmp_path: Path, configuratio
         assert state.attribution[0].books()["impression"]["read"] == 0
 
 
-def test_a_state_belongs_to_its_configuration(funnel_state: Path, funnel_log: Path, configuration: Configuration) -> None:
+def test_a_state_belongs_to_its_configuration(
+    funnel_state: Path, funnel_log: Path, configuration: Configuration
+) -> None:
     """Another one is refused, and the setting that differs is named."""
     assert stored_configuration(funnel_state).fingerprint() == configuration.fingerprint()
     with pytest.raises(StateError, match="partitions: 1 then, 3 now"):

@@ -52,7 +52,7 @@ def test_an_unknown_item_is_an_error(view: View) -> None:
 
 
 def test_who_bought_is_served_from_what_was_bought(view: View, buyers: dict[str, list[str]]) -> None:
-    """Most users with history get personal candidates, in a log as thin as this; seeds are theirs, not offered again."""
+    """Most users with history get personal candidates, in a log as thin as this; seeds are not offered again."""
     answers = {user: view.recommend(user, k=3) for user in list(buyers)[:60]}
     personal = [answer for answer in answers.values() if answer.items and answer.items[0].reason.rung == "personal"]
     assert len(personal) >= 0.7 * len(answers)
@@ -81,7 +81,7 @@ def test_answers_are_ranked_and_cut(view: View, buyers: dict[str, list[str]]) ->
 
 @pytest.mark.parametrize("user", [None, "", "undefined", "None", "never seen"])
 def test_nobody_gets_the_popular(view: View, user: str | None) -> None:
-    """A guest, a word for nobody and a stranger: the last rung of the ladder, labelled; no error, no one else's list."""
+    """A guest, a word for nobody and a stranger: the last rung of the ladder, labelled; no error, no other list."""
     answer = view.recommend(user, k=4)
     assert answer.rung == "popularity" and answer.seeds == [] and len(answer.items) == 4
     assert {one.reason.rung for one in answer.items} == {"popularity"}
