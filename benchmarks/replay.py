@@ -1,14 +1,14 @@
 """How fast a replay is: a funnel through all stages, beside the same job an event at a time out of River's own pieces.
 
-    .venv/bin/python benchmarks/replay.py [--events 2000000] [--river 200000] [--folder DIR]
+    .venv/bin/python benchmarks/replay.py [--events 2000000] [--river 500000] [--folder DIR]
 
-The log: 85 % impressions with 20 declared features, 10 % clicks, 3 % carts, 2 % purchases, 60 days, as Parquet. Ours reads
-it, validates, attributes, learns, keeps graph and calibration, audits daily and checkpoints, on one core (`taskset`
-or one free core: nothing here starts a second busy thread but the embedding builds, which are left out by a refresh
-longer than the log). River reads the same file, joins effects to impressions in dicts, and learns with
-FeatureHasher | LogisticRegression(AdaGrad) of the same step size: negative at once, positive on conversion (the vanilla
-policy). It has no graph, no calibration, no duplicates, no returns, no recovery. Log-loss is prequential on matured labels, of both on
-the same first events. Prints one JSON line.
+The log: 85 % impressions with 20 declared features, 10 % clicks, 3 % carts, 2 % purchases, 60 days, Parquet. Ours reads
+it, validates, attributes, learns, keeps graph and calibration, audits daily and checkpoints, on one core: nothing here
+starts a second busy thread but the embedding builds, which a refresh longer than the log leaves out. River reads the
+same file, joins effects to impressions in dicts, learns with FeatureHasher | LogisticRegression(AdaGrad) of the same
+step size: negative at once, positive on conversion (the vanilla policy). It has no calibration, no duplicates, no
+returns, no recovery. Log-loss is prequential on matured labels, of both on the same first events. Prints one JSON
+line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from river import feature_extraction, linear_model, optim
+from river import linear_model, optim, preprocessing
 
 from thalweg.streams.configuration import Configuration, load
 from thalweg.streams.funnel import simulate
@@ -58,7 +58,7 @@ class PerEvent:
     """The job an event at a time: dicts for the join, River for the learning."""
 
     def __init__(self, learning_rate: float) -> None:
-        self.hasher = feature_extraction.FeatureHasher(n_features=2**20, seed=1)
+        self.hasher = preprocessing.FeatureHasher(n_features=2**20, seed=1)
         self.model = linear_model.LogisticRegression(optim.AdaGrad(learning_rate), l2=0.0, intercept_lr=learning_rate)
         self.open: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.latest: dict[tuple[str, str], str] = {}
@@ -143,7 +143,7 @@ def main() -> None:
     """Run all and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--river", type=int, default=200_000)
+    parser.add_argument("--river", type=int, default=500_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "thalweg-benchmark")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

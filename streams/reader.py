@@ -202,8 +202,11 @@ class Reader:
             yield np.concatenate([rows for rows, _, _ in parts])[order], np.concatenate([c for _, c, _ in parts])[order]
 
     def _piece(self, chunks: list[tuple[Rows, Codes]], last: bool = False) -> Piece:
-        rows = np.concatenate([c[0] for c in chunks]) if chunks else np.zeros(0, EVENT_ROW)
-        codes = np.concatenate([c[1] for c in chunks]) if chunks else np.zeros((0, self._width), np.uint32)
+        rows, codes = np.zeros(0, EVENT_ROW), np.zeros((0, self._width), np.uint32)
+        if len(chunks) == 1:  # a piece of what was read: its rows are nobody else's
+            rows, codes = chunks[0]
+        elif chunks:
+            rows, codes = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
         ranges, rejects = self._leave(rows, last)
         self._stamp_rows(rows)
         rejected = Counter((letter.type, letter.reason) for letter in rejects)

@@ -192,11 +192,15 @@ class AttributionStage(Stage):
         """Label operations and co-purchases emitted since the last call."""
         labels, copurchases = int(self._used[0]), int(self._used[1])
         out = {
-            "labels": (self._labels[:labels].copy(), self._label_codes[:labels].copy()),
-            "copurchases": (self._copurchases[:copurchases].copy(), self._copurchase_codes[:copurchases].copy()),
+            "labels": (self._labels[:labels], self._label_codes[:labels]),
+            "copurchases": (self._copurchases[:copurchases], self._copurchase_codes[:copurchases]),
         }
-        self._label_codes[:labels] = 0
-        self._copurchase_codes[:copurchases] = 0
+        if labels:  # what is handed out is not written again
+            self._labels = np.empty_like(self._labels)
+            self._label_codes = np.zeros_like(self._label_codes)
+        if copurchases:
+            self._copurchases = np.empty_like(self._copurchases)
+            self._copurchase_codes = np.zeros_like(self._copurchase_codes)
         self._used[:] = 0
         return out
 
