@@ -184,6 +184,7 @@ class StateStore:
                     f"{self.path}: table {table.name} has another record type; replay into a new --state folder"
                 )
             table.restore(description)
+            table.pages = description.get("pages", 1)
             self._load(table)
         self.tables[table.name] = table
         return table
@@ -223,7 +224,7 @@ class StateStore:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "page": self.page,
-            "tables": {name: table.describe() for name, table in self.tables.items()},
+            "tables": {name: {**table.describe(), "pages": table.pages} for name, table in self.tables.items()},
             "values": {name: value.value for name, value in self.values.items()},
             "counters": self.counters,
             "position": position,

@@ -100,6 +100,7 @@ def test_paced_it_is_the_same(
         return begun + looks[0]
 
     monkeypatch.setattr(driver.time, "monotonic", clock)
+    monkeypatch.setattr(driver, "CHECKPOINT_SHARE", 0)
     paced = case(time={"lateness": "1h"}, store={"checkpoint": "1s"}).write(events=ROWS)
     summary = paced.replay(block_rows=120, progress=lambda done, total, ts: time.sleep(0.05))
     assert summary.checkpoints >= 9 and looks[0] > 20

@@ -165,7 +165,8 @@ def test_killed_ten_times_it_ends_with_the_same_state(
         after = positions(state)
         assert all(a >= b for a, b in zip(after, before, strict=False)), f"{how}: back from {before} to {after}"
         if code == 130:
-            assert len({*after}) == 1, f"terminated, and not all of it is saved: {after}"
+            # a run that was told to stop before its first block leaves what the kill before it left
+            assert len({*after}) == 1 or after == before, f"terminated, and not all of it is saved: {after}"
         ended.append((how, code))
         time.sleep(draw.uniform(0, PAUSE))
     finished = subprocess.run([*command, str(state)], capture_output=True, text=True)
