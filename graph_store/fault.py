@@ -16,7 +16,7 @@ SITES = (
     "checkpoint batch ready",  # a stage's batch is complete in memory, not written
     "checkpoint between stages",  # one stage's batch is written, the next one's is not
     "checkpoint done",
-    "refresh snapshot",  # the snapshot of a refresh is written, its build not started
+    "refresh snapshot",  # the snapshot of a refresh is written and its build begun, nothing is committed
     "refresh wait",  # the stage waits for the build of a version
 )
 

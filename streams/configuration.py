@@ -142,7 +142,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The state store: when to checkpoint, how pages are cut. None of it changes what the state says."""
 
     checkpoint: Duration = _d("10s")  # wall time between checkpoints
-    page: Annotated[int, msgspec.Meta(ge=512)] = 4096  # bytes
+    page: Annotated[int, msgspec.Meta(ge=512, multiple_of=8)] = 4096  # bytes
     sync: bool = False  # fsync each checkpoint: survives power loss, not only kill -9
 
 
@@ -164,13 +164,15 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = msgspec.field(default_factory=Store)
 
     def fingerprint(self) -> str:
-        """128-bit hex digest of what the state depends on: all but `store`.
+        """128-bit hex digest of what the state depends on: all but `store` and what only live ingest reads.
 
         >>> len(Configuration().fingerprint())
         32
         """
         raw = to_builtins(self)
         raw.pop("store")
+        for name in ("idle_timeout", "max_future"):  # of live ingest: they decide what comes in, not what becomes of it
+            raw["time"].pop(name)
         return hashlib.blake2b(msgspec.json.encode(raw, order="sorted"), digest_size=16).hexdigest()
 
 

@@ -124,6 +124,10 @@ def to_json(letter: DeadLetter) -> bytes:
     return msgspec.json.encode(record)
 
 
+class DeadLetterError(ValueError):
+    """A file that is to take dead letters holds something else; the message names the line and the mend."""
+
+
 class DeadLetterFile:
     """A JSONL file of dead letters that holds each place once.
 
@@ -165,7 +169,9 @@ class DeadLetterFile:
                 try:
                     record = msgspec.json.decode(line, type=_Place)
                 except (msgspec.MsgspecError, UnicodeDecodeError):
-                    raise ValueError(f"{self.path} line {number:,}: is no dead letter; name another file") from None
+                    raise DeadLetterError(
+                        f"{self.path} line {number:,}: is no dead letter; name another file"
+                    ) from None
                 self._places.add((record.source, record.row))
                 good += len(line)
         if good != self.path.stat().st_size:

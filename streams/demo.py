@@ -88,7 +88,7 @@ def make_log(folder: Path, source: Callable[[Path], None]) -> Path:
 def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySummary | None:
     """The summary of the replay, of an earlier run if that got to its end; None where it was interrupted."""
     done = folder / "summary.json"
-    if done.exists():
+    if done.exists() and (folder / "state" / "configuration.json").exists():
         summary = msgspec.json.decode(done.read_bytes(), type=ReplaySummary)
         if summary["run"]["fingerprint"] == configuration.fingerprint():
             say("2 of 3: the replay is done already")

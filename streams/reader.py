@@ -1,9 +1,9 @@
 """Reads log files as raw partitions: merged by event time, stamped with ingest's clock, cut into blocks.
 
-Each file is one raw partition. The next row comes from the file whose running greatest event time is least (ties: the
-file that comes first). The clock of a row is that greatest event time over all rows before it, minus the allowed
-lateness: what DESIGN section 2.3 says of ingest, with every file's next row known. It never falls, and whether a row
-is late depends on the log alone, not on how it is cut.
+Each file is one raw partition. The next row comes from the file whose running greatest event time is least; of equal
+ones, from the file that the state knew first. The clock of a row is that greatest event time over all rows before it,
+minus the allowed lateness: ingest's rule, with every file's next row known. It never falls, and whether a row is late
+depends on the log alone, not on how it is cut.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Reader:
         self._width = len(configuration.features)
         self._sources = [
             self._begin(index, file, (marks or {}).get(index, 0), (tops or {}).get(index, NO_CLOCK))
-            for index, file in files
+            for index, file in sorted(files, key=lambda numbered: numbered[0])
         ]
         self.top = max([NO_CLOCK, *(source.left_top for source in self._sources)])
         self._stamp = clock

@@ -9,6 +9,7 @@ about is served by a declared ladder: personal -> category -> popularity; every 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -82,7 +83,7 @@ class Answer:
 
     Attributes
     ----------
-    request_id : to be echoed in the impressions that are shown, so that the loop closes
+    request_id : drawn anew for each answer; to be echoed in the impressions that are shown, so that the loop closes
     rung : the best rung that the answer stands on
     clocks : each stage's clock, ms
     version : embedding version in service, None before the first; version_ts : event time of its snapshot
@@ -133,14 +134,14 @@ class Recommender:
         codes = self.context_codes(context or {})
         known = None if user is None or is_guest(user, self._configuration) else hash_text(user)
         seeds = [(hash_text(item), None) for item in items] or self.recent(known)
-        candidates = self._personal(seeds[:SEEDS])
+        own = {hashed for hashed, _ in seeds}
+        candidates = {item: reason for item, reason in self._personal(seeds[:SEEDS]).items() if item not in own}
         for more in (self._of_category, self._popular):
             if len(candidates) >= k:
                 break
             for hashed, reason in more(seeds, k + len(seeds)):
-                candidates.setdefault(hashed, reason)
-        for hashed, _ in seeds:
-            candidates.pop(hashed, None)
+                if hashed not in own:
+                    candidates.setdefault(hashed, reason)
         ranked = self._score(known or 0, candidates, codes)
         chosen = sorted(ranked, key=lambda one: not one.kept)[:k]
         kept = sum(one.kept for one in chosen)
@@ -151,7 +152,7 @@ class Recommender:
         embedding, reading = self._neighbours.embedding, self._state.calibration.newest()
         names = self._neighbours.name
         return Answer(
-            request_id=f"{hash_text(repr((user, list(items), sorted((context or {}).items()), self._clocks()))):016x}",
+            request_id=secrets.token_hex(8),
             user=user,
             rung=min(rungs, key=("personal", "category", "popularity").index, default="popularity"),
             items=chosen,

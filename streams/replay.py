@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from ..graph_store.state_store import StateError
 from .block import NO_CLOCK, Block, no_names
 from .configuration import Configuration
 from .dead_letter import DeadLetterFile, Reason, dead_letter
+from .examples import ExampleFiles
 from .heap import keep_freed_memory
 from .log import Log, expand, open_log
 from .log_file import LogFile
@@ -29,6 +31,9 @@ from .reader import Piece, Reader, shards_of
 from .state_directory import MAX_SOURCES, StateDirectory, stored_configuration
 from .time_bounds import Bounds
 from .verify import late_rows
+
+HEAD = 4096
+"""First bytes of a file that tell it from others."""
 
 CHECKPOINT_SHARE = 12
 """A checkpoint waits at least so many times as long as the last one took: a state whose pages all change (a graph of
@@ -84,6 +89,7 @@ def replay(
     block_rows: int = 10_000,
     progress: Progress | None = None,
     dead_letters: str | Path | None = None,
+    examples: str | Path | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Summary:
     """Replay `logs` into the state directory `state`; go on where an interrupted run stopped.
@@ -94,11 +100,12 @@ def replay(
     strict : refuse a log with late rows (LateRows) before anything is applied
     block_rows : rows a block; changes nothing but speed
     dead_letters : JSONL file; none: STATE/dead_letters.jsonl
+    examples : folder for thalweg.examples, every emission of the learner; none: not emitted. The state is the same
     stop : asked before each block; True checkpoints and returns
 
     Raises StateError, ConfigurationError, or what `open_log` raises for files that cannot be read.
     """
-    run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters)
+    run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters, examples=examples)
     try:
         if strict:
             run.refuse_late_rows()
@@ -118,6 +125,7 @@ class Replay:
         *,
         block_rows: int = 10_000,
         dead_letters: str | Path | None = None,
+        examples: str | Path | None = None,
     ) -> None:
         folder = Path(state)
         if configuration is None:
@@ -126,28 +134,30 @@ class Replay:
             )
         self.configuration = configuration
         self._block_rows = block_rows
-        self._identities = [_identity(path) for path in expand(logs)]
-        self.state = StateDirectory(folder, self.configuration)
+        paths = expand(logs)
+        self.state = StateDirectory(folder, self.configuration, examples=examples is not None)
         try:
-            self._register(folder)
+            self._register(folder, paths)
             self._log = self._open_log(logs)
             self._dead = DeadLetterFile(dead_letters or folder / "dead_letters.jsonl")
         except BaseException:
             self.state.close()
             raise
+        self._examples = None if examples is None else ExampleFiles(Path(examples), self.state.feedback.position)
         self._aside: list[tuple[int, int, str, str]] = []
         self.summary = Summary(str(folder), [file.name for file in self._log.files])
 
-    def _register(self, folder: Path) -> None:
+    def _register(self, folder: Path, paths: list[Path]) -> None:
         """Number the log files among the sources that the state knows. Stages that stand apart want their own files."""
         store = self.state.attribution[0].store
         self._registry, self._last = store.value("sources", []), store.value("files", [])
-        known: list[list[str]] = self._registry.value
+        known: list[list[Any]] = self._registry.value
+        self._identities = [_identity(path, known) for path in paths]
         self._fresh = [identity for identity in self._identities if identity not in known]
         self._index = {tuple(identity): i for i, identity in enumerate([*known, *self._fresh])}
         if len(set(self._positions())) > 1 and sorted(self._last.value) != sorted(self._identities):
             raise StateError(
-                f"{folder}: an interrupted replay of {', '.join(name for name, _ in self._last.value)} is not "
+                f"{folder}: an interrupted replay of {', '.join(name for name, *_ in self._last.value)} is not "
                 "finished; replay those files again first, then others"
             )
         if len(self._index) > MAX_SOURCES:
@@ -254,6 +264,8 @@ class Replay:
 
     def _checkpoint(self) -> None:
         self._write_aside()
+        if self._examples is not None:
+            self._examples.flush(self.state.feedback.position)
         self.summary.checkpoint_bytes += self.state.checkpoint()
         self.summary.checkpoints += 1
 
@@ -292,6 +304,8 @@ class Replay:
 
     def _deliver(self, out: dict[str, Block], end: int) -> None:
         outcomes = self.state.feedback.process(out["labels"], end)
+        if self._examples is not None:
+            self._examples.take(outcomes["examples"])
         self.state.calibration.process(outcomes["outcomes"], end)
         self.state.copurchase.process(out["copurchases"], end)
 
@@ -321,7 +335,19 @@ def read_back(file: LogFile, offsets: list[int]) -> Iterator[tuple[int, bytes]]:
             return
 
 
-def _identity(path: Path) -> list[str]:
-    """Name and digest of the first bytes: what tells one log file from another."""
+def _identity(path: Path, known: list[list[Any]]) -> list[Any]:
+    """Name, number of first bytes and their digest: what tells one log file from another, also after it has grown.
+
+    A file of a known name must begin with the bytes that it began with, else StateError: its rows could not be told
+    from the old ones by place.
+    """
+    before = next((identity for identity in known if identity[0] == path.name), None)
+    size = min(path.stat().st_size, HEAD) if before is None else before[1]
     with path.open("rb") as file:
-        return [path.name, hashlib.blake2b(file.read(4096), digest_size=8).hexdigest()]
+        head = file.read(size)
+    identity = [path.name, size, hashlib.blake2b(head, digest_size=8).hexdigest()]
+    if before is not None and identity != before:
+        raise StateError(
+            f"{path}: the state was made from another file of this name; rename the file, or replay into a new --state"
+        )
+    return identity

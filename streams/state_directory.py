@@ -38,6 +38,7 @@ class StateDirectory:
     configuration : None: the one the folder was made with
     sources : raw partitions that attribution reads
     read_only : open as of the last commits, beside a live writer
+    examples : have the feedback stage emit thalweg.examples
 
     Attributes
     ----------
@@ -50,42 +51,55 @@ class StateDirectory:
         configuration: Configuration | None = None,
         sources: int = MAX_SOURCES,
         read_only: bool = False,
+        examples: bool = False,
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
         self.configuration = configuration or stored_configuration(self.path)
-        if not read_only:
-            self._prepare()
         self._stores: list[StateStore] = []
+        try:
+            if not read_only:
+                self._check_known()
+            self._make_stages(sources, examples)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_stages(self, sources: int, examples: bool) -> None:
         partitions = self.configuration.partitions
         self.attribution = [
             AttributionStage(self.configuration, self._store("attribution", q), sources) for q in range(partitions)
         ]
         for q, stage in enumerate(self.attribution):
             stage.shard = q
-        self.feedback = FeedbackStage(self.configuration, self._store("feedback"), partitions)
+        self.feedback = FeedbackStage(self.configuration, self._store("feedback"), partitions, examples)
         self.copurchase = CopurchaseStage(self.configuration, self._store("copurchase"), partitions)
         self.calibration = CalibrationStage(self.configuration, self._store("calibration"), 1)
 
-    def _prepare(self) -> None:
+    def _check_known(self) -> None:
+        """Refuse another configuration than the folder's."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             os.chmod(self.path, 0o700)
-            file = self.path / _CONFIGURATION
-            if file.exists():
-                known = stored_configuration(self.path)
-                if known.fingerprint() != self.configuration.fingerprint():
-                    raise StateError(
-                        f"{self.path}: the state was made with another configuration "
-                        f"({_difference(known, self.configuration)}); use that configuration, or replay into a new "
-                        "--state folder"
-                    )
-                return
+        except OSError as error:
+            raise StateError(f"{self.path}: the state folder cannot be written: {error.strerror}") from None
+        if not (self.path / _CONFIGURATION).exists():
+            return
+        known = stored_configuration(self.path)
+        if known.fingerprint() != self.configuration.fingerprint():
+            raise StateError(
+                f"{self.path}: the state was made with another configuration "
+                f"({_difference(known, self.configuration)}); use that configuration, or replay into a new "
+                "--state folder"
+            )
+
+    def _keep_configuration(self) -> None:
+        """Write the configuration, before anything is committed under it."""
+        file = self.path / _CONFIGURATION
+        if not file.exists():
             part = file.with_suffix(".part")
             part.write_bytes(msgspec.json.format(msgspec.json.encode(to_builtins(self.configuration))))
             part.replace(file)
-        except OSError as error:
-            raise StateError(f"{self.path}: the state folder cannot be written: {error.strerror}") from None
 
     def _store(self, stage: str, partition: int = 0) -> StateStore:
         path = self.path / stage / str(partition)
@@ -105,6 +119,7 @@ class StateDirectory:
 
     def checkpoint(self) -> int:
         """Commit every stage, downstream first, so that no stage is ahead of the one that reads it; bytes written."""
+        self._keep_configuration()
         fault.reach("checkpoint begins")
         written = 0
         for stage in self.stages():

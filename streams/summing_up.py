@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..graph_store.adjacency_kernel import DROPPED as PAIR_BOUNDS
 from ..graph_store.embedding import Manifest
+from ..models.calibration.grid import DROPPED as GRID_BOUNDS
 from ..models.prequential import BASE_RATE, ITEM_RATE, LOG_LOSS, MODEL, POSITIVES, PROBABILITY, SCALE, TRIALS, WEEK
 from .graph_summary import related_from, versions_from
 from .reliability import points_of, thresholds_of
@@ -272,13 +274,23 @@ def sizes_of(state: StateDirectory) -> list[Table]:
     ]
 
 
+BOUNDS = frozenset(
+    (*PAIR_BOUNDS, *GRID_BOUNDS, "pairs pruned", "names: table full", "items_dropped", "negatives_dropped")
+)
+"""Counters of what the bounds of tables dropped."""
+
+
 def dropped_of(state: StateDirectory) -> dict[str, int]:
     """What the bounds of tables dropped, by stage and counter; nothing where nothing was dropped."""
     found: dict[str, int] = {}
     for stage in state.stages():
         for name, count in stage.store.counters.items():
-            if count and ("dropped" in name or "capped" in name or "evicted" in name):
+            if count and name in BOUNDS:
                 found[f"{stage.name}: {name}"] = found.get(f"{stage.name}: {name}", 0) + count
+    for shard in state.attribution:
+        capped = sum(terms.get("history_capped", 0) for terms in shard.books().values())
+        if capped:
+            found["attribution: history_capped"] = found.get("attribution: history_capped", 0) + capped
     return found
 
 

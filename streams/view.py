@@ -131,7 +131,7 @@ folder` first
                 item = self.neighbours.name(int(row["item"]))
                 return {
                     "impression": impression, "item": item, "name": self.names.name(item), **seen,
-                    "converted": int(row["credit"]) >= 0, "label": self.state.feedback.label(key),
+                    "converted": stage.converted(int(row["credit"])), "label": self.state.feedback.label(key),
                 }  # fmt: skip
         if user is not None:
             kept = self.state.feedback.label(int(pair64(np.uint64(hash_text(user)), np.uint64(name))))

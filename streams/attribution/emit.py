@@ -11,7 +11,7 @@ from ...graph_store.kernel import kernel, merged_kernel
 
 DONE, GROW_LABELS, GROW_COPURCHASES, GROW_PAIRS, GROW_REJECTS, GROW_SCRATCH = 0, 1, 2, 3, 4, 5
 
-# columns of the books; the order is that of attribution_tables.BOOKS
+# columns of the books; the order is that of tables.BOOKS
 APPLIED, DUPLICATE, CONFLICT, SET_ASIDE, ATTRIBUTED, UNATTRIBUTED, ORPHAN, REPEAT = 1, 2, 3, 4, 5, 6, 7, 8
 LATE, DUPLICATE_LINE, DUPLICATE_IMPRESSION, CAPPED, OVER, LATE_CONVERSION, LATE_LABEL = 9, 10, 11, 12, 13, 14, 15
 REVERSED, LATE_CLICK = 16, 17

@@ -268,6 +268,11 @@ class AttributionStage(Stage):
         """Entries of the impressions remembered, oldest first."""
         return self._tables.rings["impressions"].entries()
 
+    def converted(self, credit: int) -> bool:
+        """Whether an impression with this `credit` entry has an order line that was not returned."""
+        ring = self._tables.rings["credits"]
+        return credit >= int(ring.ends[0]) and int(ring.rows["lines"][credit & (len(ring.rows) - 1)]) > 0
+
     def purchases(self) -> npt.NDArray[Any]:
         """Entries of the order lines remembered, oldest first."""
         return self._tables.rings["purchases"].entries()

@@ -30,6 +30,7 @@ def replay(
     json: Annotated[Path | None, Parameter(name="--json")] = None,
     dead_letters: Path | None = None,
     allow_dead_letters: Flag = False,
+    examples: Path | None = None,
     block_rows: int = 10_000,
 ) -> int:
     """Run logs through every stage: attribution, conversion model, co-purchase graph, calibration.
@@ -57,6 +58,8 @@ def replay(
         File for the same as JSON; - for stdout.
     dead_letters
         File for rejected rows, JSON lines; else STATE/dead_letters.jsonl.
+    examples
+        Folder for every emission of the learner, as Parquet, for another trainer; else none are written.
     allow_dead_letters
         Exit with 0 although some rows were dead-lettered (else with 3).
     block_rows
@@ -68,7 +71,7 @@ def replay(
     from ..summing_up import sum_up
 
     configuration = _configuration(logs, state, config, partitions)
-    run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters)
+    run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters, examples=examples)
     try:
         if strict:
             run.refuse_late_rows()
