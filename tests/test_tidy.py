@@ -92,7 +92,7 @@ def decorated(node: Definition, *names: str) -> bool:
 
 
 def is_kernel(node: Definition) -> bool:
-    """Whether Numba compiles it: `kernel`, or a decorator that a module made of `kernel_calling`."""
+    """Whether Numba compiles it: `kernel`, `lean_kernel` or `merged_kernel`."""
     text = [ast.unparse(decorator).split("(")[0].split(".")[-1] for decorator in node.decorator_list]
     return any("kernel" in name or name in ("njit", "overload", "register_jitable") for name in text)
 
