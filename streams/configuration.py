@@ -146,6 +146,34 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sync: bool = False  # fsync each checkpoint: survives power loss, not only kill -9
 
 
+RAW_TOPICS = {
+    "impressions": "impression",
+    "clicks": "click",
+    "add_to_carts": "add_to_cart",
+    "purchases": "purchase",
+    "returns": "return",
+    "items": "item",
+}
+"""Raw topics without a configuration: name -> type of a row that does not say its own."""
+
+
+class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker, its topics and how to speak with it. None of it is in the state or its fingerprint."""
+
+    brokers: str = "127.0.0.1:9092"
+    application: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._-]{1,200}$")] = "thalweg"
+    """Name of the consumer group, and what the names of the internal topics begin with."""
+    topics: dict[str, str] = msgspec.field(default_factory=lambda: dict(RAW_TOPICS))
+    """Raw topic -> type of a row that does not say; "" where each row says."""
+    linger: Duration = _d("50ms")  # a block waits so long for more rows
+    checkpoint: Duration = _d("500ms")  # wall time between the checkpoints of a live stage, if the last was cheap
+    heartbeat: Duration = _d("1s")  # longest silence of an ingester whose clock moves
+    session_timeout: Duration = _d("10s")
+    client: dict[str, str] = msgspec.field(default_factory=dict)
+    """librdkafka settings, dots or underscores: security_protocol, sasl_mechanism, sasl_username, sasl_password,
+    ssl_ca_location, ... Passed to both clients, printed nowhere."""
+
+
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it. Every field has a default; `Configuration()` is valid.
 
@@ -162,15 +190,17 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph: Graph = msgspec.field(default_factory=Graph)
     calibration: Calibration = msgspec.field(default_factory=Calibration)
     store: Store = msgspec.field(default_factory=Store)
+    kafka: Kafka = msgspec.field(default_factory=Kafka)
 
     def fingerprint(self) -> str:
-        """128-bit hex digest of what the state depends on: all but `store` and what only live ingest reads.
+        """128-bit hex digest of what the state depends on: all but `store`, `kafka` and what only live ingest reads.
 
         >>> len(Configuration().fingerprint())
         32
         """
         raw = to_builtins(self)
         raw.pop("store")
+        raw.pop("kafka")
         for name in ("idle_timeout", "max_future"):  # of live ingest: they decide what comes in, not what becomes of it
             raw["time"].pop(name)
         return hashlib.blake2b(msgspec.json.encode(raw, order="sorted"), digest_size=16).hexdigest()

@@ -98,7 +98,9 @@ class StateDirectory:
         file = self.path / _CONFIGURATION
         if not file.exists():
             part = file.with_suffix(".part")
-            part.write_bytes(msgspec.json.format(msgspec.json.encode(to_builtins(self.configuration))))
+            kept = to_builtins(self.configuration)
+            kept.pop("kafka")  # where the broker is, and how to log in, is no business of the state
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(kept)))
             part.replace(file)
 
     def _store(self, stage: str, partition: int = 0) -> StateStore:
