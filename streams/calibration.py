@@ -82,6 +82,7 @@ class CalibrationStage(Stage):
 
     name: ClassVar[str] = "calibration"
     row_type: ClassVar[np.dtype[Any]] = OUTCOME_ROW
+    carries_features: ClassVar[bool] = False
 
     def __init__(self, configuration: Configuration, store: StateStore, sources: int = 1) -> None:
         super().__init__(configuration, store, sources)

@@ -23,7 +23,8 @@ class Reason(enum.StrEnum):
     """Why a row became a dead letter; docs/event_schema.md has a line for each.
 
     `missing_field`, `bad_id`, `bad_number` and `bad_feature` name the field after a colon. The first rule that a row
-    breaks gives its one reason. The last two come from attribution, not from reading.
+    breaks gives its one reason. `id_conflict` and `too_late` come from attribution, `bad_block` from any stage that
+    finds something else than a block on its topic.
     """
 
     BAD_JSON = "bad_json"
@@ -43,6 +44,7 @@ class Reason(enum.StrEnum):
     BAD_FEATURE = "bad_feature"
     ID_CONFLICT = "id_conflict"
     TOO_LATE = "too_late"
+    BAD_BLOCK = "bad_block"
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

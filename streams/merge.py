@@ -7,6 +7,8 @@ rows, whatever was interleaved, and N shards give what one gives.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -84,6 +86,14 @@ def total_order(rows: Rows, among: npt.NDArray[np.int64] | None = None) -> npt.N
     return order
 
 
+class _Chunk(NamedTuple):
+    """Rows offered together, with the least of their times."""
+
+    earliest: int
+    rows: Rows
+    features: Codes
+
+
 class Merge:
     """Rows held until the least clock over the sources passes them.
 
@@ -98,7 +108,7 @@ class Merge:
 
     def __init__(self, sources: int) -> None:
         self.clocks = np.full(sources, NO_CLOCK, np.int64)
-        self._chunks: list[tuple[Rows, Codes]] = []
+        self._chunks: list[_Chunk] = []
 
     @property
     def clock(self) -> int:
@@ -108,12 +118,12 @@ class Merge:
     @property
     def held(self) -> int:
         """How many rows wait."""
-        return sum(len(rows) for rows, _ in self._chunks)
+        return sum(len(chunk.rows) for chunk in self._chunks)
 
     def offer(self, rows: Rows, features: Codes) -> None:
         """Hold `rows` (in any order) until `release`; the arrays must not change afterwards."""
         if len(rows):
-            self._chunks.append((rows, features))
+            self._chunks.append(_Chunk(int(rows["ts"].min()), rows, features))
 
     def release(self) -> tuple[Rows, Codes, npt.NDArray[np.int64]] | None:
         """Rows, their features, and the total order of those that leave; None where none does.
@@ -121,16 +131,17 @@ class Merge:
         The arrays may hold rows that stay: `order` says which leave, and nothing is copied for the others' sake.
         """
         clock = self.clock
-        moving = [chunk for chunk in self._chunks if int(chunk[0]["ts"].min()) < clock]
+        moving = [chunk for chunk in self._chunks if chunk.earliest < clock]
         if not moving:
             return None
-        staying = [chunk for chunk in self._chunks if int(chunk[0]["ts"].min()) >= clock]
-        rows = moving[0][0] if len(moving) == 1 else np.concatenate([r for r, _ in moving])
-        features = moving[0][1] if len(moving) == 1 else np.concatenate([f for _, f in moving])
+        staying = [chunk for chunk in self._chunks if chunk.earliest >= clock]
+        rows = moving[0].rows if len(moving) == 1 else np.concatenate([chunk.rows for chunk in moving])
+        features = moving[0].features if len(moving) == 1 else np.concatenate([chunk.features for chunk in moving])
         ready = rows["ts"] < clock
         among = np.flatnonzero(ready)
         if len(among) < len(rows):
-            staying.insert(0, (rows[~ready], features[~ready]))
+            stay = rows[~ready]
+            staying.insert(0, _Chunk(int(stay["ts"].min()), stay, features[~ready]))
         self._chunks = staying
         return rows, features, total_order(rows, among)
 
@@ -138,4 +149,4 @@ class Merge:
         """All held rows with their features, as copies; the empty arrays where there are none."""
         if not self._chunks:
             return empty_rows, empty_features
-        return np.concatenate([r for r, _ in self._chunks]), np.concatenate([f for _, f in self._chunks])
+        return np.concatenate([c.rows for c in self._chunks]), np.concatenate([c.features for c in self._chunks])

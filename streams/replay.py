@@ -149,8 +149,13 @@ class Replay:
 
     def _register(self, folder: Path, paths: list[Path]) -> None:
         """Number the log files among the sources that the state knows. Stages that stand apart want their own files."""
-        store = self.state.attribution[0].store
-        self._registry, self._last = store.value("sources", []), store.value("files", [])
+        first = self.state.attribution[0]
+        if first.input is not None:
+            raise StateError(
+                f"{folder}: a live worker has gone on with this state; go on with `thalweg worker`, or replay into a "
+                "new --state folder"
+            )
+        self._registry, self._last = first.registry, first.store.value("files", [])
         known: list[list[Any]] = self._registry.value
         self._identities = [_identity(path, known) for path in paths]
         self._fresh = [identity for identity in self._identities if identity not in known]
@@ -173,7 +178,8 @@ class Replay:
         if self._fresh or self._last.value != self._identities:
             self._last.value = self._identities
             kept.value = [log.bounds.earliest, log.bounds.latest, log.bounds.origin]
-            self._registry.value = [list(identity) for identity in self._index]
+            for stage in self.state.attribution:  # each, for each may be the first that a worker opens
+                stage.registry.value = [list(identity) for identity in self._index]
             self.state.checkpoint()
         return log
 

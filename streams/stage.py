@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..graph_store.digest import Numbered, digest_entries
 from ..graph_store.state_store import StateStore
-from .block import NO_CLOCK, Block, Codes, Rows
+from .block import NO_CLOCK, Block, Codes, Names, Rows, no_names
 from .configuration import Configuration
 from .merge import Merge
 
@@ -61,6 +61,9 @@ class Stage(ABC):
     one_clock: ClassVar[bool] = False
     """True where the rows of all sources carry one clock (ingest's), so that the merge has a single source."""
 
+    carries_features: ClassVar[bool] = True
+    """False where the rows of its topic come without features."""
+
     def __init__(self, configuration: Configuration, store: StateStore, sources: int) -> None:
         self.configuration = configuration
         self.store = store
@@ -69,7 +72,11 @@ class Stage(ABC):
         self.marks = np.zeros(sources, np.int64)
         self.tops = np.full(sources, NO_CLOCK, np.int64)
         self.position = 0
-        self._width = len(configuration.features)
+        self.input: str | None = None
+        """Id of the topic that `position` counts in; None: fresh, or made by a replay, which counts merged rows."""
+        self.origins: dict[int, str] = {}
+        """Lineage of the state that each source's blocks come from, as first seen."""
+        self._width = len(configuration.features) if self.carries_features else 0
         self._trail = store.growing("trail", _TRAIL)
         self._held = store.growing("held", self.row_type)
         self._held_features = store.growing("held_features", np.dtype([("codes", "<u4", (max(1, self._width),))]))
@@ -111,6 +118,11 @@ class Stage(ABC):
     # ---- the frame
 
     @property
+    def width(self) -> int:
+        """Features of each row it reads."""
+        return self._width
+
+    @property
     def clock(self) -> int:
         """The stage's clock, ms."""
         return self.merge.clock
@@ -127,10 +139,27 @@ class Stage(ABC):
             self.mention(*block.names)
             self.intake(block, rows)
             self._accept(block, rows, features)
+        return self._emit(position, block.names)
+
+    def skip(self, position: int) -> dict[str, Block]:
+        """Pass over something in the input, up to `position`, that is no block; emits as `process` does, no rows."""
+        return self._emit(position, no_names())
+
+    def attach(self, topic: str) -> None:
+        """Go on, from its beginning, with the topic of this id: positions and marks count in it from here on.
+
+        A state made by replay keeps what it learned, and its clock; so do the marks of log files.
+        """
+        self.input, self.position = topic, 0
+        if not self.one_clock:
+            self.marks[:] = 0
+            self.origins = {}
+
+    def _emit(self, position: int, names: Names) -> dict[str, Block]:
         start = self.position
         self.position = max(start, position)
         return {
-            topic: Block(rows, features, {self.shard: (start, self.position)}, self.clock, block.names)
+            topic: Block(rows, features, {self.shard: (start, self.position)}, self.clock, names)
             for topic, (rows, features) in self.take().items()
         }
 
@@ -255,6 +284,8 @@ class Stage(ABC):
         return self.store.commit(
             {
                 "position": self.position,
+                "input": self.input,
+                "origins": {str(source): origin for source, origin in self.origins.items()},
                 "marks": self.marks.tolist(),
                 "tops": self.tops.tolist(),
                 "clocks": self.merge.clocks.tolist(),
@@ -265,6 +296,8 @@ class Stage(ABC):
 
     def _recover(self, position: dict[str, Any]) -> None:
         self.position = position["position"]
+        self.input = position.get("input")
+        self.origins = {int(source): origin for source, origin in position.get("origins", {}).items()}
         known = len(position["marks"])  # sources may have been added since
         self.marks[:known] = position["marks"]
         self.tops[:known] = position["tops"]

@@ -59,57 +59,29 @@ class StateDirectory:
         self._stores: list[StateStore] = []
         try:
             if not read_only:
-                self._check_known()
+                check_configuration(self.path, self.configuration)
             self._make_stages(sources, examples)
         except BaseException:
             self.close()
             raise
 
     def _make_stages(self, sources: int, examples: bool) -> None:
-        partitions = self.configuration.partitions
-        self.attribution = [
-            AttributionStage(self.configuration, self._store("attribution", q), sources) for q in range(partitions)
+        def made(name: str, partition: int = 0) -> Any:
+            store = self._store(name, partition)
+            return make_stage(name, partition, self.configuration, store, sources, examples)
+
+        self.attribution: list[AttributionStage] = [
+            made("attribution", q) for q in range(self.configuration.partitions)
         ]
-        for q, stage in enumerate(self.attribution):
-            stage.shard = q
-        self.feedback = FeedbackStage(self.configuration, self._store("feedback"), partitions, examples)
-        self.copurchase = CopurchaseStage(self.configuration, self._store("copurchase"), partitions)
-        self.calibration = CalibrationStage(self.configuration, self._store("calibration"), 1)
-
-    def _check_known(self) -> None:
-        """Refuse another configuration than the folder's."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            os.chmod(self.path, 0o700)
-        except OSError as error:
-            raise StateError(f"{self.path}: the state folder cannot be written: {error.strerror}") from None
-        if not (self.path / _CONFIGURATION).exists():
-            return
-        known = stored_configuration(self.path)
-        if known.fingerprint() != self.configuration.fingerprint():
-            raise StateError(
-                f"{self.path}: the state was made with another configuration "
-                f"({_difference(known, self.configuration)}); use that configuration, or replay into a new "
-                "--state folder"
-            )
-
-    def _keep_configuration(self) -> None:
-        """Write the configuration, before anything is committed under it."""
-        file = self.path / _CONFIGURATION
-        if not file.exists():
-            part = file.with_suffix(".part")
-            kept = to_builtins(self.configuration)
-            kept.pop("kafka")  # where the broker is, and how to log in, is no business of the state
-            part.write_bytes(msgspec.json.format(msgspec.json.encode(kept)))
-            part.replace(file)
+        self.feedback: FeedbackStage = made("feedback")
+        self.copurchase: CopurchaseStage = made("copurchase")
+        self.calibration: CalibrationStage = made("calibration")
 
     def _store(self, stage: str, partition: int = 0) -> StateStore:
-        path = self.path / stage / str(partition)
         if self.read_only:
-            store = StateStore.view(path)
+            store = StateStore.view(self.path / stage / str(partition))
         else:
-            settings = self.configuration.store
-            store = StateStore.open(path, self.configuration.fingerprint(), settings.page, settings.sync)
+            store = open_store(self.path, stage, partition, self.configuration)
         self._stores.append(store)
         return store
 
@@ -121,7 +93,7 @@ class StateDirectory:
 
     def checkpoint(self) -> int:
         """Commit every stage, downstream first, so that no stage is ahead of the one that reads it; bytes written."""
-        self._keep_configuration()
+        keep_configuration(self.path, self.configuration)
         fault.reach("checkpoint begins")
         written = 0
         for stage in self.stages():
@@ -173,6 +145,65 @@ class StateDirectory:
         self.close()
 
 
+def make_stage(
+    name: str,
+    partition: int,
+    configuration: Configuration,
+    store: StateStore,
+    sources: int = MAX_SOURCES,
+    examples: bool = False,
+) -> Stage:
+    """The stage `name` on one partition of its topic; `sources` matters to attribution, `examples` to feedback.
+
+    >>> make_stage("attribution", 1, Configuration(partitions=2), StateStore.memory()).shard
+    1
+    """
+    if name == "attribution":
+        stage: Stage = AttributionStage(configuration, store, sources)
+    elif name == "feedback":
+        stage = FeedbackStage(configuration, store, configuration.partitions, examples)
+    elif name == "copurchase":
+        stage = CopurchaseStage(configuration, store, configuration.partitions)
+    else:
+        stage = CalibrationStage(configuration, store, 1)
+    stage.shard = partition
+    return stage
+
+
+def open_store(path: Path, stage: str, partition: int, configuration: Configuration) -> StateStore:
+    """The store of one stage and partition, for writing; StateError where it is in use or another's."""
+    settings = configuration.store
+    return StateStore.open(path / stage / str(partition), configuration.fingerprint(), settings.page, settings.sync)
+
+
+def check_configuration(path: Path, configuration: Configuration) -> None:
+    """Make the folder where it is missing; StateError where it was made with another configuration."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        os.chmod(path, 0o700)
+    except OSError as error:
+        raise StateError(f"{path}: the state folder cannot be written: {error.strerror}") from None
+    if not (path / _CONFIGURATION).exists():
+        return
+    known = stored_configuration(path)
+    if known.fingerprint() != configuration.fingerprint():
+        raise StateError(
+            f"{path}: the state was made with another configuration ({_difference(known, configuration)}); use that "
+            "configuration, or replay into a new --state folder"
+        )
+
+
+def keep_configuration(path: Path, configuration: Configuration) -> None:
+    """Write the configuration into the folder, once, before anything is committed under it."""
+    file = path / _CONFIGURATION
+    if not file.exists():
+        part = file.with_suffix(f".{os.getpid()}.part")
+        kept = to_builtins(configuration)
+        kept.pop("kafka")  # where the broker is, and how to log in, is no business of the state
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(kept)))
+        part.replace(file)
+
+
 def stored_configuration(path: Path) -> Configuration:
     """The configuration that a state directory was made with; StateError where there is none."""
     file = path / _CONFIGURATION
@@ -196,4 +227,4 @@ def _difference(before: Configuration, now: Configuration) -> str:
             ]
         elif a[key] != b[key]:
             found.append(f"{key}: {a[key]} then, {b[key]} now")
-    return "; ".join(text for text in found if not text.startswith("store.")) or "unknown"
+    return "; ".join(text for text in found if not text.startswith(("store.", "kafka."))) or "unknown"

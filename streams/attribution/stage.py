@@ -73,6 +73,9 @@ class AttributionStage(Stage):
         super().__init__(configuration, store, sources)
         self._rules = rules(configuration.attribution)
         self._tables = Tables(store)
+        self.registry = store.value("sources", [])
+        """What the indexes of sources stand for: a log file [name, bytes, digest] or a raw partition [topic, id, n]."""
+        self._handed_over = store.value("handed_over", {"clock": None, "passed": []})
         self._used = np.zeros(4, np.int64)
         self._chain, self._found = np.zeros(64, np.int64), np.zeros(1024, np.int64)
         self._labels = np.zeros(1 << 12, LABEL_ROW)
@@ -83,6 +86,35 @@ class AttributionStage(Stage):
         self._rejected: list[tuple[int, int, str, str]] = []
 
     # ---- input
+
+    def attach(self, topic: str) -> None:
+        """See the base class. What a replay has applied is dropped where a topic brings it again."""
+        super().attach(topic)
+        if self.clock > NO_CLOCK:
+            self._handed_over.value = {"clock": self.clock, "passed": []}
+
+    def _check_marks(self, block: Block) -> tuple[Rows, Codes] | None:
+        fresh = super()._check_marks(block)
+        if fresh is None or self._handed_over.value["clock"] is None:
+            return fresh
+        rows, features = fresh
+        known = self._already_replayed(rows)
+        return (rows[~known], features[~known]) if known.any() else fresh
+
+    def _already_replayed(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows the replay before the hand-over has applied: those of a source below the clock of the hand-over,
+        until the source has passed that clock once; counted."""
+        known = np.zeros(len(rows), np.bool_)
+        clock, passed = self._handed_over.value["clock"], self._handed_over.value["passed"]
+        for source in np.setdiff1d(rows["source"], passed).tolist():
+            mine = np.flatnonzero(rows["source"] == source)
+            beyond = rows["ts"][mine] >= clock
+            if beyond.any():
+                mine = mine[: int(np.argmax(beyond))]
+                passed.append(source)
+            known[mine] = True
+        self.store.count("already_replayed", int(known.sum()))
+        return known
 
     def intake(self, block: Block, rows: Rows) -> None:
         """Count what was read: the rows, and what the log's reader dead-lettered before it."""
