@@ -1,0 +1,216 @@
+"""Kafka through confluent-kafka: settings, producers, topics, and the last message that is really there.
+
+Every wait has a bound, and every error names the broker or the topic, what is wrong and the mend. Settings of
+`kafka.client` go to librdkafka as they are and are printed nowhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from .configuration import Kafka
+from .topology import FLOWS
+
+TIMEOUT = 20.0
+"""Seconds that a broker has to answer."""
+
+MAX_MESSAGE = 1_000_000
+"""Bytes of one message: below the 1 MB that brokers take unless told otherwise."""
+
+DEAD_LETTERS = "dead_letters"
+
+
+class BrokerError(RuntimeError):
+    """The broker cannot be reached, or a topic is not as it must be; the message names it and the mend."""
+
+
+def client_settings(kafka: Kafka) -> dict[str, Any]:
+    """librdkafka's settings: the brokers and `kafka.client`, underscores as dots.
+
+    >>> client_settings(Kafka(brokers="b:1", client={"security_protocol": "SSL"}))["security.protocol"]
+    'SSL'
+    """
+    said = {key.replace("_", "."): value for key, value in kafka.client.items()}
+    return {"bootstrap.servers": kafka.brokers, "log_level": 3, **said}
+
+
+def internal(kafka: Kafka, topic: str) -> str:
+    """Name of an internal topic on the broker.
+
+    >>> internal(Kafka(), "events")
+    'thalweg.events'
+    """
+    return f"{kafka.application}.{topic}"
+
+
+def internal_topics(kafka: Kafka, partitions: int) -> dict[str, int]:
+    """Every internal topic and its number of partitions: events has `partitions`, the others one."""
+    names = {flow.reads for flow in FLOWS} | {name for flow in FLOWS for name in flow.writes} | {DEAD_LETTERS}
+    return {internal(kafka, name): partitions if name == "events" else 1 for name in sorted(names)}
+
+
+def _client(kind: Any, kafka: Kafka, **more: Any) -> Any:
+    try:
+        return kind({**client_settings(kafka), **more})
+    except (KafkaException, ValueError, TypeError) as error:
+        reason = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else error
+        raise BrokerError(f"{kafka.brokers}: a setting under kafka.client is wrong: {reason}") from None
+
+
+def make_admin(kafka: Kafka) -> AdminClient:
+    """An admin client; keep it in a variable until its futures are done."""
+    return _client(AdminClient, kafka)
+
+
+def make_producer(kafka: Kafka, **more: Any) -> Producer:
+    """An idempotent producer that waits for all replicas. Blocks are compressed already; it compresses nothing."""
+    settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 2, "message.max.bytes": MAX_MESSAGE + 100_000}
+    return _client(Producer, kafka, **{**settings, **more})
+
+
+def make_consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
+    """A consumer that commits nothing by itself and reports the end of a partition."""
+    settings = {
+        "group.id": group, "enable.auto.commit": False, "enable.partition.eof": True, "auto.offset.reset": "error",
+        "fetch.queue.backoff.ms": 2,  # librdkafka else pauses for 1 s whenever its queue is full
+        "allow.auto.create.topics": False,
+    }  # fmt: skip
+    return _client(Consumer, kafka, **{**settings, **more})
+
+
+def _reach(kafka: Kafka, error: Exception) -> BrokerError:
+    found = error.args[0] if error.args else error
+    said = found.str() if isinstance(found, KafkaError) else str(found)
+    return BrokerError(f"{kafka.brokers}: the broker does not answer ({said}); is it running, is the address right?")
+
+
+def metadata(kafka: Kafka, admin: AdminClient | None = None) -> Any:
+    """The cluster's metadata; BrokerError where no broker answers within `TIMEOUT`."""
+    try:
+        return (admin or make_admin(kafka)).list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        raise _reach(kafka, error) from None
+
+
+def partitions(kafka: Kafka, names: Iterable[str]) -> dict[str, int]:
+    """Number of partitions of each topic; 0 where it is missing."""
+    known = metadata(kafka).topics
+    return {name: len(known[name].partitions) if name in known else 0 for name in names}
+
+
+def topic_ids(kafka: Kafka, names: Iterable[str]) -> dict[str, str | None]:
+    """Id that the broker gave each topic, another one after it is made again; None where it is missing."""
+    admin, wanted = make_admin(kafka), list(names)
+    metadata(kafka, admin)
+    out: dict[str, str | None] = {}
+    if not wanted:
+        return out
+    for name, future in admin.describe_topics(TopicCollection(wanted), request_timeout=TIMEOUT).items():
+        try:
+            out[name] = str(future.result(TIMEOUT).topic_id)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise _reach(kafka, error) from None
+            out[name] = None
+    return out
+
+
+def create_topics(kafka: Kafka, events: int, raw: int = 1) -> list[str]:
+    """Make the topics that are missing: events with `events` partitions, raw ones with `raw`; the names made.
+
+    BrokerError where thalweg.events exists with another number of partitions.
+    """
+    wanted = {**internal_topics(kafka, events), **dict.fromkeys(kafka.topics, raw)}
+    known = partitions(kafka, wanted)
+    name = internal(kafka, "events")
+    if known[name] not in (0, events):
+        raise BrokerError(
+            f"{name} has {known[name]} partitions, {events} are asked for: the number is fixed for an application; ask "
+            f"for {known[name]}, or take another kafka.application"
+        )
+    return _create(kafka, {topic: count for topic, count in wanted.items() if not known[topic]})
+
+
+def _create(kafka: Kafka, missing: dict[str, int]) -> list[str]:
+    admin, made = make_admin(kafka), []
+    if not missing:
+        return []
+    new = [NewTopic(topic, num_partitions=count, replication_factor=-1) for topic, count in missing.items()]
+    for topic, future in admin.create_topics(new, request_timeout=TIMEOUT).items():
+        try:
+            future.result(TIMEOUT)
+            made.append(topic)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise BrokerError(f"{kafka.brokers}: {topic} cannot be made: {error.args[0].str()}") from None
+    _await_topics(kafka, missing)
+    return sorted(made)
+
+
+def _await_topics(kafka: Kafka, names: Iterable[str]) -> None:
+    """A topic just made is not known everywhere at once."""
+    until = time.monotonic() + TIMEOUT
+    while not all(partitions(kafka, names).values()):
+        if time.monotonic() > until:
+            raise BrokerError(f"{kafka.brokers}: topics that were made do not appear within {TIMEOUT:.0f} s")
+        time.sleep(0.1)
+
+
+def tail(kafka: Kafka, topic: str, partition: int, accept: Any = None) -> tuple[int, bytes | None] | None:
+    """The last message that is there, (offset, value), or the last one that `accept(value)` takes; None where none is.
+
+    Read to the end of the log that a fetch reports: one broker's offset of "the latest" is that of its last batch.
+    """
+    consumer = make_consumer(kafka, f"{kafka.application}-tail")
+    try:
+        low, high = _watermarks(kafka, consumer, topic, partition)
+        start, found = max(low, high - 1), None
+        while True:
+            found = _read_to_end(kafka, consumer, TopicPartition(topic, partition, start), accept) or found
+            if found is not None or start <= low:
+                return found
+            start = max(low, start - 2 * (high - start) - 1)  # go back until something is accepted
+    finally:
+        consumer.close()
+
+
+def _watermarks(kafka: Kafka, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)
+    except KafkaException as error:
+        raise _reach(kafka, error) from None
+    return low, high
+
+
+def _read_to_end(
+    kafka: Kafka, consumer: Consumer, start: TopicPartition, accept: Any
+) -> tuple[int, bytes | None] | None:
+    if start.offset <= 0:
+        start.offset = OFFSET_BEGINNING
+    consumer.assign([start])
+    found = None
+    until = time.monotonic() + TIMEOUT
+    while time.monotonic() < until:
+        for message in consumer.consume(500, timeout=0.2):
+            until = time.monotonic() + TIMEOUT
+            if message.error() is None:
+                if accept is None or accept(message.value()):
+                    found = (message.offset(), message.value())
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                return found
+            else:
+                raise BrokerError(f"{start.topic}/{start.partition}: cannot be read: {message.error().str()}")
+    raise BrokerError(f"{kafka.brokers}: {start.topic}/{start.partition} cannot be read within {TIMEOUT:.0f} s")
