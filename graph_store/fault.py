@@ -18,6 +18,14 @@ SITES = (
     "checkpoint done",
     "refresh snapshot",  # the snapshot of a refresh is written and its build begun, nothing is committed
     "refresh wait",  # the stage waits for the build of a version
+    "ingest dead letters sent",  # the dead letters of a block are acknowledged, the block is not sent
+    "ingest between shards",  # the block of one shard is on its way, that of the next is not
+    "ingest block sent",  # the blocks of all shards are on their way, none is acknowledged
+    "attribution block sent",  # worker: what the stage emitted is on its way, nothing is checkpointed
+    "feedback block sent",
+    "copurchase block sent",
+    "calibration block sent",
+    "worker leaves",  # everything is checkpointed, the group is left, the folders are not closed
 )
 
 _armed: tuple[str, int] | None = None
@@ -27,10 +35,9 @@ hits: dict[str, int] = {}
 def arm(text: str | None) -> None:
     """Arm one site: `"SITE:N"`, kill at the N-th hit; None disarms. ValueError where the site is unknown.
 
-    >>> arm("no such site:1")
+    >>> arm("no such site:1")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: no fault site 'no such site'; sites: block applied, checkpoint begins, checkpoint batch ready, \
-checkpoint between stages, checkpoint done, refresh snapshot, refresh wait
+    ValueError: no fault site 'no such site'; sites: block applied, checkpoint begins, ...
     """
     global _armed
     if text is None:

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from thalweg import __version__
 from thalweg.graph_store import fault
 
-from .commands import demo, logs, queries, replay, state
+from .commands import demo, live, logs, queries, replay, state
 from .commands.output import say
 
 DONE, FAILED, WRONG, DEAD_LETTERED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
@@ -53,7 +53,7 @@ def make_app() -> App:
     )
     commands = (
         demo.demo, logs.simulate, logs.convert, logs.validate, replay.replay, replay.verify,
-        queries.related, queries.recommend, queries.explain,
+        live.publish, live.worker, live.broker, queries.related, queries.recommend, queries.explain,
     )  # fmt: skip
     for order, command in enumerate(commands):
         app.command(cast(Callable[..., Any], command), sort_key=order)
@@ -61,6 +61,9 @@ def make_app() -> App:
     for each in (state.digest, state.inspect, state.export):
         below.command(each)
     app.command(below)
+    topics = App(name="topics", help="The topics on the broker.", sort_key=len(commands))
+    topics.command(live.create)
+    app.command(topics)
     app["--help"].sort_key = app["--version"].sort_key = len(commands) + 1
     return app
 

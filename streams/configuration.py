@@ -284,7 +284,10 @@ def _check_spans(configuration: Configuration, where: str) -> None:
             raise ConfigurationError(f"{where}: {name} must be longer than 0ms")
 
 
-NOT_SETTINGS = ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_TEST_BROKERS")
+NOT_SETTINGS = (
+    "THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_FAULT_INGEST", "THALWEG_TEST_BROKERS",
+    "THALWEG_TEST_KAFKA",
+)  # fmt: skip
 """Variables that configure the machine or a test, and no `Configuration`."""
 
 

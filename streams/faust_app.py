@@ -1,8 +1,8 @@
 """Faust as Thalweg uses it: agents that carry blocks, and positions that are the stages' own.
 
 Faust would go on where the group's commits say, which may lie ahead of the state or behind it. The one place to put
-that right is `Consumer.perform_seek`, which Faust calls before the flow of messages begins, after each rebalance; a seek
-anywhere else it overwrites. This overrides an internal: faust-streaming and aiokafka are pinned exactly.
+that right is `Consumer.perform_seek`, which Faust calls before messages flow, after each rebalance; a seek anywhere
+else it overwrites. This overrides an internal: faust-streaming and aiokafka are pinned exactly.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def credentials(client: dict[str, str]) -> Any:
     True
     >>> credentials({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "GSSAPI"})
     Traceback (most recent call last):
-    thalweg.streams.configuration.ConfigurationError: kafka.client: sasl.mechanism GSSAPI is not supported; take PLAIN, \
-SCRAM-SHA-256 or SCRAM-SHA-512
+    thalweg.streams.configuration.ConfigurationError: kafka.client: sasl.mechanism GSSAPI is not supported; take \
+PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
     """
     said = {key.replace("_", "."): value for key, value in client.items()}
     protocol = said.get("security.protocol", "PLAINTEXT").upper()

@@ -21,6 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from .broker_error import BrokerError
 from .configuration import Kafka
 from .topology import FLOWS
 
@@ -31,10 +32,6 @@ MAX_MESSAGE = 1_000_000
 """Bytes of one message: below the 1 MB that brokers take unless told otherwise."""
 
 DEAD_LETTERS = "dead_letters"
-
-
-class BrokerError(RuntimeError):
-    """The broker cannot be reached, or a topic is not as it must be; the message names it and the mend."""
 
 
 def client_settings(kafka: Kafka) -> dict[str, Any]:
@@ -206,11 +203,12 @@ def _read_to_end(
     while time.monotonic() < until:
         for message in consumer.consume(500, timeout=0.2):
             until = time.monotonic() + TIMEOUT
-            if message.error() is None:
+            error = message.error()
+            if error is None:
                 if accept is None or accept(message.value()):
-                    found = (message.offset(), message.value())
-            elif message.error().code() == KafkaError._PARTITION_EOF:
+                    found = (int(message.offset() or 0), message.value())
+            elif error.code() == KafkaError._PARTITION_EOF:
                 return found
             else:
-                raise BrokerError(f"{start.topic}/{start.partition}: cannot be read: {message.error().str()}")
+                raise BrokerError(f"{start.topic}/{start.partition}: cannot be read: {error.str()}")
     raise BrokerError(f"{kafka.brokers}: {start.topic}/{start.partition} cannot be read within {TIMEOUT:.0f} s")

@@ -1,0 +1,253 @@
+"""The worker: Faust agents that carry blocks from the internal topics to the stages, several workers a state.
+
+Each agent hands messages to the post of their partition and waits; Faust does membership, assignment and fetching, the
+positions are the stages' own. A stage that must not go on ends the process, for what is lost between two checkpoints is
+read again. Group commits follow the checkpoints and are a hint about lag, nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from ..graph_store import fault
+from ..graph_store.state_store import StateError
+from .broker_error import BrokerError
+from .configuration import Configuration
+from .faust_app import make_app
+from .kafka import internal, partitions, tail, topic_ids
+from .post import Post
+from .state_directory import check_configuration, keep_configuration
+from .status import StatusFile
+from .topology import FLOWS
+from .wire import Source
+
+STOP_TIMEOUT = 20.0
+"""Seconds that a graceful stop may take beyond the last checkpoint."""
+
+TICK = 0.1
+
+log = logging.getLogger("thalweg.worker")
+
+
+class Worker:
+    """Runs the stages of the partitions that the group gives it.
+
+    Parameters
+    ----------
+    configuration : its `partitions` must be those of the events topic
+    state : state directory; workers on one host share it
+    examples : send thalweg.examples, every emission of the learner
+    until_idle : stop after so many seconds in which nothing was left to do: every raw partition idle, their clock
+        through every stage here, all checkpointed; None: run until stopped
+
+    Raises BrokerError, StateError or Gap where it must not go on.
+    """
+
+    def __init__(
+        self, configuration: Configuration, state: Path, *, examples: bool = False, until_idle: float | None = None
+    ) -> None:
+        self.configuration = configuration
+        self.state = state
+        self._examples = examples
+        self._until_idle = until_idle
+        self._posts: dict[TP, Post] = {}
+        self._unsaved: dict[TP, list[Any]] = {}
+        self._failure: BaseException | None = None
+        self._assigned = False
+        kafka = configuration.kafka
+        self._stages = {internal(kafka, flow.reads): flow.stage for flow in FLOWS}
+        check_configuration(state, configuration)
+        self._ids = _checked_topics(configuration, list(self._stages))
+        keep_configuration(state, configuration)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until `stop` says so, or nothing is left to do for `until_idle` seconds; then checkpoint and leave."""
+        asyncio.run(self._run(stop))
+
+    async def _run(self, stop: Callable[[], bool]) -> None:
+        app = make_app(self.configuration.kafka, self._positions)
+        app.on_partitions_revoked.connect(self._revoked)  # type: ignore[arg-type]
+        for topic in self._stages:
+            self._agent(app, topic)
+        status = StatusFile(self.state)
+        await app.start()
+        ended = asyncio.ensure_future(app.wait_until_stopped())
+        quiet_since: float | None = None
+        told = 0.0
+        while not stop() and self._failure is None and not ended.done():
+            await asyncio.sleep(TICK)
+            await self._each(lambda post: post.checkpoint_if_due())
+            self._acknowledge()
+            quiet_since = (quiet_since or time.monotonic()) if self._quiet() else None
+            if time.monotonic() - told > 1.0:
+                told = time.monotonic()
+                status.write([post.status() for post in self._posts.values()])
+            if self._until_idle is not None and quiet_since and time.monotonic() - quiet_since >= self._until_idle:
+                break
+        await self._leave(app)
+        status.remove()
+        if self._failure is not None:
+            raise self._failure
+
+    def _agent(self, app: faust.App, topic: str) -> None:
+        """The agent of one topic: messages to posts, one after the other."""
+
+        async def carry(stream: Any) -> None:
+            loop = asyncio.get_running_loop()
+            async for event in stream.noack().events():
+                message = event.message
+                post = self._posts.get(message.tp)
+                if post is None or self._failure is not None:  # revoked meanwhile: the new owner reads it again
+                    event.ack()
+                    continue
+                try:
+                    await loop.run_in_executor(post.thread, post.take, message.offset, event.value)
+                except Exception as error:  # it must not go on, nor anything after it be taken
+                    self._fail(error)
+                self._unsaved.setdefault(message.tp, []).append(event)
+
+        app.agent(app.topic(topic, value_serializer="raw"), name=f"{topic}-agent")(carry)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+            log.error("stopping reason=%s", error)
+
+    async def _each(self, work: Callable[[Post], None]) -> None:
+        """`work` on every post, each on its own thread."""
+        loop = asyncio.get_running_loop()
+        pending = [loop.run_in_executor(post.thread, work, post) for post in list(self._posts.values())]
+        for result in await asyncio.gather(*pending, return_exceptions=True):
+            if isinstance(result, BaseException):
+                self._fail(result)
+
+    def _acknowledge(self) -> None:
+        """Let Faust commit what is checkpointed."""
+        for partition, events in list(self._unsaved.items()):
+            post = self._posts.get(partition)
+            if post is None or not post.host.since:
+                del self._unsaved[partition]
+                for event in events:
+                    event.ack()
+
+    # ---- partitions come and go
+
+    async def _positions(self, consumer: Any, assigned: Iterable[TP]) -> dict[TP, int]:
+        """Open the posts of the partitions assigned; where each is to be read from."""
+        loop = asyncio.get_running_loop()
+        wanted: dict[TP, int] = {}
+        mine = sorted(partition for partition in assigned if partition.topic in self._stages)
+        for partition in mine:
+            if partition not in self._posts:
+                try:
+                    self._posts[partition] = await loop.run_in_executor(None, self._open, partition)
+                except Exception as error:
+                    self._fail(error)
+                    return {}
+            wanted[partition] = self._posts[partition].host.position
+        begins = await consumer.earliest_offsets(*mine) if mine else {}
+        for partition, position in wanted.items():
+            if begins.get(partition, 0) > position:
+                self._fail(_trimmed(partition, begins[partition], position, self._posts[partition].name))
+        self._assigned = True
+        log.info("assigned %s", " ".join(f"{p.topic}/{p.partition}@{wanted[p]}" for p in mine) or "nothing")
+        return wanted
+
+    def _open(self, partition: TP) -> Post:
+        """The post of a partition; StateError where its log ends before the state."""
+        source = Source(partition.topic, self._ids[partition.topic], partition.partition)
+        post = Post(self.configuration, self.state, self._stages[partition.topic], source, self._examples)
+        position = post.host.position
+        if position:
+            last = tail(self.configuration.kafka, partition.topic, partition.partition)
+            end = 0 if last is None else last[0] + 1
+            if end < position and last is not None:
+                post.close()
+                raise StateError(
+                    f"{partition.topic}/{partition.partition}: the state of {post.name} stands at {position:,}, the "
+                    f"log ends at {end:,}: messages were lost, or the topic was made again. Give a new --state folder "
+                    "and a new kafka.application"
+                )
+        return post
+
+    async def _revoked(self, app: faust.App, partitions: Iterable[TP], **_: Any) -> None:
+        """Close what is taken away; it is not saved here: its new owner reads on from the last checkpoint."""
+        loop = asyncio.get_running_loop()
+        for partition in partitions:
+            post = self._posts.pop(partition, None)
+            if post is not None:
+                await loop.run_in_executor(post.thread, post.close)
+                post.thread.shutdown(wait=False)
+        self._acknowledge()
+
+    # ---- the end
+
+    def _quiet(self) -> bool:
+        """Nothing is left to do here."""
+        posts = list(self._posts.values())
+        if not self._assigned or any(post.host.since for post in posts):
+            return False
+        hosts = [post.host for post in posts]
+        first = [host for host in hosts if host.stage.name == "attribution"]
+        if not all(host.idle for host in first):
+            return False
+        clocks = {host.stage.clock for host in hosts}
+        return not first or len(clocks) == 1
+
+    async def _leave(self, app: faust.App) -> None:
+        """Checkpoint (unless it failed), leave the group, within a bound."""
+        if self._failure is None:
+            await self._each(lambda post: post.checkpoint())
+            self._acknowledge()
+        try:
+            await asyncio.wait_for(app.stop(), STOP_TIMEOUT if self._failure is None else 2.0)
+        except (TimeoutError, asyncio.CancelledError):
+            log.warning("left the group without its farewell; it notices after the session timeout")
+        fault.reach("worker leaves")
+        for post in self._posts.values():
+            post.thread.submit(post.close)
+            post.thread.shutdown(wait=True)
+        self._posts = {}
+
+
+def _checked_topics(configuration: Configuration, topics: list[str]) -> dict[str, str]:
+    """Ids of the topics; BrokerError where one is missing or has another number of partitions than the state."""
+    kafka = configuration.kafka
+    found = topic_ids(kafka, topics)
+    missing = [topic for topic, identity in found.items() if identity is None]
+    if missing:
+        raise BrokerError(
+            f"{kafka.brokers}: there is no topic {', '.join(missing)}; run `thalweg topics create --brokers "
+            f"{kafka.brokers} --partitions {configuration.partitions}`"
+        )
+    for topic, count in partitions(kafka, topics).items():
+        wanted = configuration.partitions if topic == internal(kafka, "events") else 1
+        if count != wanted:
+            raise BrokerError(
+                f"{topic} has {count} partitions, the configuration and the state say {wanted}; run with partitions = "
+                f"{count} and a new --state folder, or take a topic with {wanted}"
+            )
+    return {topic: str(identity) for topic, identity in found.items()}
+
+
+def _trimmed(partition: TP, begins: int, position: int, stage: str) -> StateError:
+    return StateError(
+        f"{partition.topic}/{partition.partition}: the log begins at {begins:,}, the state of {stage} stands at "
+        f"{position:,}: {begins - position:,} messages were deleted unread. Keep the topics longer; to go on, take a "
+        "new kafka.application and a new --state folder"
+    )
+
+
+def exit_now(status: int) -> None:
+    """End the process although threads of a client may hang; everything that matters is in the checkpoint."""
+    logging.shutdown()
+    os._exit(status)
