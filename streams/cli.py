@@ -53,7 +53,7 @@ def make_app() -> App:
     )
     commands = (
         demo.demo, logs.simulate, logs.convert, logs.validate, replay.replay, replay.verify,
-        live.publish, live.worker, live.broker, queries.related, queries.recommend, queries.explain,
+        live.publish, live.worker, live.record, live.broker, queries.related, queries.recommend, queries.explain,
     )  # fmt: skip
     for order, command in enumerate(commands):
         app.command(cast(Callable[..., Any], command), sort_key=order)

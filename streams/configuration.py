@@ -166,6 +166,7 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topics: dict[str, str] = msgspec.field(default_factory=lambda: dict(RAW_TOPICS))
     """Raw topic -> type of a row that does not say; "" where each row says."""
     linger: Duration = _d("50ms")  # a block waits so long for more rows
+    block_rows: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000  # rows a block at most; a message's size bounds it too
     checkpoint: Duration = _d("500ms")  # wall time between the checkpoints of a live stage, if the last was cheap
     heartbeat: Duration = _d("1s")  # longest silence of an ingester whose clock moves
     session_timeout: Duration = _d("10s")

@@ -144,7 +144,7 @@ class Ingest:
         self._said: tuple[int, bool] | None = None
         self._told: set[int] = set()
         self._untold: dict[int, str] = {}
-        self._limit = rows_per_message(EVENT_ROW, self._width)
+        self._limit = min(rows_per_message(EVENT_ROW, self._width), configuration.kafka.block_rows)
         self._letters: list[DeadLetter] = []
         self.ignored: Counter[str] = Counter()
 

@@ -7,7 +7,7 @@ Every wait has a bound, and every error names the broker or the topic, what is w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import (
@@ -166,6 +166,30 @@ def _await_topics(kafka: Kafka, names: Iterable[str]) -> None:
         time.sleep(0.1)
 
 
+def read_on(kafka: Kafka, topic: str, partition: int, begin: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+    """Messages (offset, value) of a partition from `begin` up to offset `end`; BrokerError where they are not there."""
+    if begin >= end:
+        return
+    consumer = make_consumer(kafka, f"{kafka.application}-read")
+    try:
+        consumer.assign([TopicPartition(topic, partition, begin or OFFSET_BEGINNING)])
+        until = time.monotonic() + TIMEOUT
+        while time.monotonic() < until:
+            for message in consumer.consume(500, timeout=0.05):
+                until = time.monotonic() + TIMEOUT
+                error = message.error()
+                if error is None:
+                    offset = int(message.offset() or 0)
+                    yield offset, message.value()
+                    if offset + 1 >= end:
+                        return
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise BrokerError(f"{topic}/{partition} offset {begin:,}: cannot be read: {error.str()}")
+        raise BrokerError(f"{kafka.brokers}: {topic}/{partition} cannot be read within {TIMEOUT:.0f} s")
+    finally:
+        consumer.close()
+
+
 def tail(kafka: Kafka, topic: str, partition: int, accept: Any = None) -> tuple[int, bytes | None] | None:
     """The last message that is there, (offset, value), or the last one that `accept(value)` takes; None where none is.
 
@@ -201,7 +225,7 @@ def _read_to_end(
     found = None
     until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
-        for message in consumer.consume(500, timeout=0.2):
+        for message in consumer.consume(500, timeout=0.05):
             until = time.monotonic() + TIMEOUT
             error = message.error()
             if error is None:

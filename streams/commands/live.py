@@ -121,6 +121,42 @@ def publish(
     return DEAD_LETTERED if result.dead_letters else 0
 
 
+def record(
+    folder: Path,
+    /,
+    *,
+    brokers: str | None = None,
+    state: Path | None = None,
+    config: Path | None = None,
+) -> int:
+    """Copy the topics between the stages to a folder, which `thalweg replay` runs again message by message.
+
+    With late rows a live run can differ from a replay of the raw log; it never
+    differs from the replay of its recording. Run again, it goes on.
+
+    Parameters
+    ----------
+    folder
+        Where the recording is kept.
+    brokers
+        Addresses, host:port, separated by commas; overrides the configuration.
+    state
+        A state directory of the same run: its configuration is taken.
+    config
+        TOML file, as the worker has it.
+    """
+    from ..record import record as copy
+
+    configuration = live_configuration(config, brokers, state=state)
+    with Progress("messages") as progress, interruptible() as asked:
+        result = copy(folder, configuration, progress, asked)
+    say(f"recorded {sum(result.messages.values()):,} messages in {folder}")
+    if result.interrupted:
+        say("interrupted; the same command goes on from here")
+        return INTERRUPTED
+    return 0
+
+
 def worker(
     *,
     state: Path | None = None,

@@ -41,7 +41,7 @@ def replay(
     Parameters
     ----------
     logs
-        Files or folders: .parquet, .jsonl, .csv, the last two also with .gz.
+        Files or folders: .parquet, .jsonl, .csv, the last two also with .gz; or a folder that `thalweg record` wrote.
     state
         Folder that keeps the state; made where it is missing.
     config
@@ -66,10 +66,13 @@ def replay(
         Rows that go through the stages together; changes the speed, never the result.
     """
     from ..item_names import keep
+    from ..record import is_recording
     from ..replay import Replay
     from ..report import write_report
     from ..summing_up import sum_up
 
+    if len(logs) == 1 and is_recording(logs[0]):
+        return _recorded(logs[0], state, allow_dead_letters)
     configuration = _configuration(logs, state, config, partitions)
     run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters, examples=examples)
     try:
@@ -91,6 +94,21 @@ def replay(
         write_json(account)
     else:
         write(outcome(account))
+    return _status(summary, state, allow_dead_letters)
+
+
+def _recorded(folder: Path, state: Path, allow_dead_letters: bool) -> int:
+    """Replay what `thalweg record` wrote."""
+    from ..record import RecordedReplay
+
+    run = RecordedReplay(folder, state)
+    try:
+        announce_compilation()
+        with Progress("messages") as progress, interruptible() as asked:
+            summary = run.go(progress=progress.rows, stop=asked)
+    finally:
+        run.close()
+    say(f"replayed the recording {folder}: {summary.rows:,} events in {summary.seconds:.1f} s, {summary.late:,} late")
     return _status(summary, state, allow_dead_letters)
 
 
