@@ -10,18 +10,22 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicCollection,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, NewTopic
-
 from .broker_error import BrokerError
+
+try:
+    from confluent_kafka import (
+        OFFSET_BEGINNING,
+        Consumer,
+        KafkaError,
+        KafkaException,
+        Producer,
+        TopicCollection,
+        TopicPartition,
+    )
+    from confluent_kafka.admin import AdminClient, NewTopic
+except ModuleNotFoundError as error:
+    raise BrokerError(f"{error.name} is not installed; run: pip install 'thalweg[kafka]'") from None
+
 from .configuration import Kafka
 from .topology import FLOWS
 
@@ -41,7 +45,8 @@ def client_settings(kafka: Kafka) -> dict[str, Any]:
     'SSL'
     """
     said = {key.replace("_", "."): value for key, value in kafka.client.items()}
-    return {"bootstrap.servers": kafka.brokers, "log_level": 3, **said}
+    # 2: librdkafka's own lines about every try to connect stay out of the terminal; what fails is raised as one error
+    return {"bootstrap.servers": kafka.brokers, "log_level": 2, **said}
 
 
 def internal(kafka: Kafka, topic: str) -> str:
@@ -54,7 +59,11 @@ def internal(kafka: Kafka, topic: str) -> str:
 
 
 def internal_topics(kafka: Kafka, partitions: int) -> dict[str, int]:
-    """Every internal topic and its number of partitions: events has `partitions`, the others one."""
+    """Every internal topic and its number of partitions: events has `partitions`, the others one.
+
+    >>> {name: count for name, count in internal_topics(Kafka(), 4).items() if count > 1}
+    {'thalweg.events': 4}
+    """
     names = {flow.reads for flow in FLOWS} | {name for flow in FLOWS for name in flow.writes} | {DEAD_LETTERS}
     return {internal(kafka, name): partitions if name == "events" else 1 for name in sorted(names)}
 
@@ -68,12 +77,21 @@ def _client(kind: Any, kafka: Kafka, **more: Any) -> Any:
 
 
 def make_admin(kafka: Kafka) -> AdminClient:
-    """An admin client; keep it in a variable until its futures are done."""
+    """An admin client; keep it in a variable until its futures are done.
+
+    >>> make_admin(Kafka(client={"no_such": "1"}))
+    Traceback (most recent call last):
+    thalweg.streams.broker_error.BrokerError: 127.0.0.1:9092: a setting under kafka.client is wrong: No such ...
+    """
     return _client(AdminClient, kafka)
 
 
 def make_producer(kafka: Kafka, **more: Any) -> Producer:
-    """An idempotent producer that waits for all replicas. Blocks are compressed already; it compresses nothing."""
+    """An idempotent producer that waits for all replicas. Blocks are compressed already; it compresses nothing.
+
+    >>> len(make_producer(Kafka()))
+    0
+    """
     settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 2, "message.max.bytes": MAX_MESSAGE + 100_000}
     return _client(Producer, kafka, **{**settings, **more})
 
@@ -195,7 +213,8 @@ def tail(kafka: Kafka, topic: str, partition: int, accept: Any = None) -> tuple[
 
     Read to the end of the log that a fetch reports: one broker's offset of "the latest" is that of its last batch.
     """
-    consumer = make_consumer(kafka, f"{kafka.application}-tail")
+    # The end is reported by a fetch that found nothing, and a broker holds that back for half a second unless told.
+    consumer = make_consumer(kafka, f"{kafka.application}-tail", **{"fetch.wait.max.ms": 20})
     try:
         low, high = _watermarks(kafka, consumer, topic, partition)
         start, found = max(low, high - 1), None

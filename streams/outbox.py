@@ -21,6 +21,9 @@ class Outbox:
     ----------
     kafka : the broker
     transactional settings are not used: idempotence, and marks at the reader, give each effect once
+
+    >>> Outbox(Kafka()).waiting
+    0
     """
 
     def __init__(self, kafka: Kafka, producer: Producer | None = None) -> None:
@@ -30,6 +33,7 @@ class Outbox:
 
     def send(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> None:
         """Hand one message over; waits where too much is on its way."""
+        self._check()
         until = time.monotonic() + FLUSH_TIMEOUT
         while True:
             try:

@@ -68,6 +68,7 @@ def record(
     from .kafka import internal, topic_ids
 
     kafka, path = configuration.kafka, Path(folder)
+    _check_topics(configuration)
     ids = topic_ids(kafka, [internal(kafka, flow.reads) for flow in RECORDED])
     _begin(path, configuration, {name: str(identity) for name, identity in ids.items()})
     result = Recorded()
@@ -80,6 +81,22 @@ def record(
             )  # fmt: skip
     result.interrupted = stop is not None and stop()
     return result
+
+
+def _check_topics(configuration: Configuration) -> None:
+    """All partitions are recorded, or none: a recording without one is no run."""
+    from .kafka import internal, partitions
+
+    kafka = configuration.kafka
+    asked = {internal(kafka, flow.reads): configuration.partitions if flow.sharded else 1 for flow in RECORDED}
+    for name, count in partitions(kafka, asked).items():
+        if not count:
+            raise RecordingError(f"{kafka.brokers}: there is no topic {name}; is kafka.application the worker's?")
+        if count != asked[name]:
+            raise RecordingError(
+                f"{kafka.brokers}: {name} has {count} partitions, the configuration says {asked[name]}; record with "
+                "the worker's --config or its --state"
+            )
 
 
 def _begin(path: Path, configuration: Configuration, ids: dict[str, str]) -> None:
@@ -167,7 +184,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def recorded_configuration(path: str | Path) -> Configuration:
-    """The configuration that a recording was made under."""
+    """The configuration that a recording was made under.
+
+    >>> recorded_configuration("no such folder")
+    Traceback (most recent call last):
+    thalweg.streams.record.RecordingError: no such folder: is no recording; make one with `thalweg record`
+    """
     return from_builtins(_manifest(Path(path))["configuration"], str(path))
 
 

@@ -1,0 +1,141 @@
+"""Topics, settings and the last message that is there, on a real broker; errors name the broker, waits have bounds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from thalweg.streams import kafka as module
+from thalweg.streams.broker_error import BrokerError
+from thalweg.streams.configuration import Kafka
+from thalweg.streams.kafka import (
+    client_settings,
+    create_topics,
+    internal,
+    internal_topics,
+    make_producer,
+    partitions,
+    read_on,
+    tail,
+    topic_ids,
+)
+from thalweg.streams.outbox import Outbox
+
+pytestmark = pytest.mark.broker
+NOBODY = "127.0.0.1:9"
+
+
+def filled(kafka: Kafka, *batches: list[bytes | None]) -> str:
+    """A raw topic with messages on it, each list acknowledged before the next is sent."""
+    create_topics(kafka, 1)
+    topic, outbox = next(iter(kafka.topics)), Outbox(kafka)
+    for batch in batches:
+        for value in batch:
+            outbox.send(topic, 0, value)
+        outbox.flush()
+    return topic
+
+
+def test_topics_are_made_once(kafka: Kafka) -> None:
+    made = create_topics(kafka, 3, raw=2)
+    assert set(made) == {*internal_topics(kafka, 3), *kafka.topics}
+    assert create_topics(kafka, 3, raw=2) == []
+    assert create_topics(kafka, 3, raw=5) == []  # a raw topic that is there stays as it is
+    found = partitions(kafka, made)
+    assert found.pop(internal(kafka, "events")) == 3
+    assert {found[topic] for topic in kafka.topics} == {2}
+    assert {count for name, count in found.items() if name not in kafka.topics} == {1}
+
+
+def test_another_number_of_partitions_is_refused_with_both(kafka: Kafka) -> None:
+    create_topics(kafka, 3)
+    with pytest.raises(BrokerError, match=rf"{kafka.application}\.events has 3 partitions, 4 are asked for"):
+        create_topics(kafka, 4)
+    assert partitions(kafka, [internal(kafka, "events")]) == {internal(kafka, "events"): 3}
+
+
+def test_a_missing_topic_has_no_id_and_no_partitions(kafka: Kafka) -> None:
+    create_topics(kafka, 1)
+    events = internal(kafka, "events")
+    ids = topic_ids(kafka, [events, internal(kafka, "labels"), f"{kafka.application}.none"])
+    assert ids[f"{kafka.application}.none"] is None
+    assert ids[events] and ids[events] != ids[internal(kafka, "labels")]
+    assert topic_ids(kafka, []) == {}
+    assert partitions(kafka, [f"{kafka.application}.none"]) == {f"{kafka.application}.none": 0}
+
+
+def test_the_tail_is_the_last_message_whatever_the_batches(kafka: Kafka) -> None:
+    """Sent as one batch of 700 and one of 3: one broker's latest offset is that of its last batch."""
+    values: list[bytes | None] = [b"%d" % i for i in range(703)]
+    topic = filled(kafka, values[:700], values[700:])
+    assert tail(kafka, topic, 0) == (702, b"702")
+    assert tail(kafka, topic, 0, lambda value: value == b"0") == (0, b"0")
+    assert tail(kafka, topic, 0, lambda value: value is not None and value.endswith(b"7")) == (697, b"697")
+    assert tail(kafka, topic, 0, lambda value: False) is None
+    assert list(read_on(kafka, topic, 0, 0, 703)) == list(enumerate(values))
+    assert list(read_on(kafka, topic, 0, 699, 702)) == [(699, b"699"), (700, b"700"), (701, b"701")]
+    assert list(read_on(kafka, topic, 0, 5, 5)) == []
+
+
+def test_the_tail_of_nothing_and_of_a_null(kafka: Kafka) -> None:
+    topic = filled(kafka, [b"", None])
+    assert tail(kafka, topic, 0) == (1, None)
+    assert tail(kafka, list(kafka.topics)[1], 0) is None
+
+
+def test_an_unreachable_broker_is_one_error_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 1.5)
+    kafka = Kafka(brokers=NOBODY, client={"sasl_password": "secret-word"})
+    for ask in (
+        lambda: create_topics(kafka, 1), lambda: partitions(kafka, ["a"]), lambda: topic_ids(kafka, ["a"]),
+        lambda: tail(kafka, "a", 0),
+    ):  # fmt: skip
+        began = time.monotonic()
+        with pytest.raises(BrokerError, match=f"{NOBODY}: the broker does not answer.*is it running") as raised:
+            ask()
+        assert time.monotonic() - began < 5
+        assert "secret-word" not in str(raised.value)
+
+
+def test_what_cannot_be_delivered_is_raised_by_flush_and_by_the_next_send() -> None:
+    kafka = Kafka(brokers=NOBODY)
+    outbox = Outbox(kafka, make_producer(kafka, **{"message.timeout.ms": 300}))
+    outbox.send("a", 0, b"x")
+    with pytest.raises(BrokerError, match="a/0: a message was not delivered"):
+        outbox.flush()
+    with pytest.raises(BrokerError, match="a/0: a message was not delivered"):
+        outbox.send("a", 0, b"y")
+
+
+def test_a_message_larger_than_the_client_takes_is_an_error_of_its_topic(kafka: Kafka) -> None:
+    outbox = Outbox(kafka)
+    with pytest.raises(BrokerError, match="a/0: .*large"):
+        outbox.send("a", 0, bytes(3_000_000))
+
+
+def test_a_wrong_setting_is_named_without_its_value(kafka: Kafka) -> None:
+    with pytest.raises(BrokerError, match="a setting under kafka.client is wrong.*no.such"):
+        make_producer(msgspec.structs.replace(kafka, client={"no_such": "secret-word"}))
+
+
+def test_settings_are_passed_with_dots() -> None:
+    said = client_settings(Kafka(brokers="b:1", client={"sasl_mechanism": "PLAIN", "ssl.ca.location": "f"}))
+    assert (said["bootstrap.servers"], said["sasl.mechanism"], said["ssl.ca.location"]) == ("b:1", "PLAIN", "f")
+
+
+def test_the_client_is_imported_only_when_needed_and_its_absence_names_the_extra() -> None:
+    program = """
+import sys
+from thalweg.streams.cli import main
+main(["--version"])
+assert not any(name.split(".")[0] in ("confluent_kafka", "faust", "aiokafka") for name in sys.modules)
+sys.modules["confluent_kafka"] = None
+sys.exit(main(["topics", "create", "--brokers", "127.0.0.1:9"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done
+    assert done.stderr.strip() == "thalweg: confluent_kafka is not installed; run: pip install 'thalweg[kafka]'"
