@@ -89,8 +89,8 @@ def make_admin(kafka: Kafka) -> AdminClient:
 def make_producer(kafka: Kafka, **more: Any) -> Producer:
     """An idempotent producer that waits for all replicas. Blocks are compressed already; it compresses nothing.
 
-    >>> len(make_producer(Kafka()))
-    0
+    >>> type(make_producer(Kafka())).__name__
+    'Producer'
     """
     settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 2, "message.max.bytes": MAX_MESSAGE + 100_000}
     return _client(Producer, kafka, **{**settings, **more})

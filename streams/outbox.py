@@ -22,8 +22,7 @@ class Outbox:
     kafka : the broker
     transactional settings are not used: idempotence, and marks at the reader, give each effect once
 
-    >>> Outbox(Kafka()).waiting
-    0
+    >>> Outbox(Kafka()).poll()  # nothing was sent, nothing failed
     """
 
     def __init__(self, kafka: Kafka, producer: Producer | None = None) -> None:
