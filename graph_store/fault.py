@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 SITES = (
     "block applied",  # replay: a block went through all stages, nothing is checkpointed yet
@@ -30,6 +31,8 @@ SITES = (
 
 _armed: tuple[str, int] | None = None
 hits: dict[str, int] = {}
+watch: Callable[[str], None] | None = None
+"""Told each site that is reached; the simulation has it raise, where a process would die."""
 
 
 def arm(text: str | None) -> None:
@@ -52,5 +55,7 @@ def arm(text: str | None) -> None:
 def reach(site: str) -> None:
     """Say that `site` was reached; kill -9 if it is armed for this hit."""
     hits[site] = hits.get(site, 0) + 1
+    if watch is not None:
+        watch(site)
     if _armed is not None and _armed == (site, hits[site]):
         os.kill(os.getpid(), signal.SIGKILL)

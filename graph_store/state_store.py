@@ -24,6 +24,7 @@ import numpy.typing as npt
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
 from . import fault
+from .memory_pages import Batch, MemoryBatch, MemoryPages
 from .page import page_hashes
 from .table import Array, Growing, Ring, Table, Value, describe_dtype
 
@@ -49,6 +50,7 @@ class StateStore:
     page : bytes a page of an array, a multiple of 8; rings have pages 16 times as large, growing tables 4 times
     sync : fsync each commit
     read_only : open beside a live writer, as a RocksDB secondary
+    pages : instead of a folder, memory that outlives the store (a simulation's)
 
     >>> store = StateStore.memory()
     >>> store.array("weights", np.float64, (4,)).values.tolist()
@@ -56,7 +58,13 @@ class StateStore:
     """
 
     def __init__(
-        self, path: Path | None, fingerprint: str = "", page: int = 4096, sync: bool = False, read_only: bool = False
+        self,
+        path: Path | None,
+        fingerprint: str = "",
+        page: int = 4096,
+        sync: bool = False,
+        read_only: bool = False,
+        pages: MemoryPages | None = None,
     ) -> None:
         self.path = path
         self.fingerprint = fingerprint
@@ -71,9 +79,10 @@ class StateStore:
         self._hashes: dict[str, npt.NDArray[np.uint64]] = {}
         self._meta: dict[str, Any] = {}
         self._secondary: str | None = None
-        self._db: Rdict | None = None
+        self._db: Rdict | MemoryPages | None = pages
         if path is not None:
             self._db = self._open(path)
+        if self._db is not None:
             try:
                 self._read_meta()
             except StateError:
@@ -84,6 +93,11 @@ class StateStore:
     def memory(cls) -> StateStore:
         """A store without a folder: commits go nowhere."""
         return cls(None)
+
+    @classmethod
+    def in_pages(cls, pages: MemoryPages, fingerprint: str, page: int = 4096) -> StateStore:
+        """A store that commits to memory: another one opens on the same pages after this one is gone."""
+        return cls(None, fingerprint, page, pages=pages)
 
     @classmethod
     def open(cls, path: Path, fingerprint: str, page: int = 4096, sync: bool = False) -> StateStore:
@@ -199,6 +213,9 @@ class StateStore:
 
     def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         assert self._db is not None
+        if isinstance(self._db, MemoryPages):
+            yield from self._db.scan(prefix)
+            return
         iterator = self._db.iter()
         iterator.seek(prefix)
         while iterator.valid():
@@ -217,7 +234,7 @@ class StateStore:
             return 0
         if self.read_only:
             raise StateError(f"{self.path}: opened read-only")
-        batch = WriteBatch(raw_mode=True)
+        batch: Any = MemoryBatch() if isinstance(self._db, MemoryPages) else WriteBatch(raw_mode=True)
         hashes: dict[str, npt.NDArray[np.uint64]] = {}
         written = sum(self._put_pages(batch, table, hashes) for table in self.tables.values())
         meta = {
@@ -242,7 +259,7 @@ class StateStore:
         self.written_bytes += written + len(raw)
         return written + len(raw)
 
-    def _put_pages(self, batch: WriteBatch, table: Table, written_hashes: dict[str, npt.NDArray[np.uint64]]) -> int:
+    def _put_pages(self, batch: Batch, table: Table, written_hashes: dict[str, npt.NDArray[np.uint64]]) -> int:
         data = table.data
         if data.size == 0:
             return 0

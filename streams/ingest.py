@@ -139,7 +139,8 @@ class Ingest:
         self.sources: tuple[Source, ...] = tuple(table)
         self._feeds = [self._feed(source, last) for source in table]
         self._decoders = [self._decoder(i, source) for i, source in enumerate(table)]
-        self._stamp_ = max((m.block.clock for m in last if m is not None), default=NO_CLOCK)
+        # The least: where one shard got a block and the next did not, its rows come again, stamped as they were.
+        self._stamp_ = min((NO_CLOCK if m is None else m.block.clock for m in last), default=NO_CLOCK)
         self._tops = np.array([feed.left_top for feed in self._feeds], np.int64)
         self._said: tuple[int, bool] | None = None
         self._told: set[int] = set()
@@ -351,7 +352,10 @@ class Ingest:
         rejects = tuple(Reject(index[letter.source], letter.row, letter.type, letter.reason) for letter in letters)
         shards = shards_of(rows["key"], self._partitions) if self._partitions > 1 else None
         for q in range(self._partitions):
-            mine = slice(None) if shards is None else shards == q
+            # what was read again for another shard's sake is not said again to one that has it
+            mine = rows["offset"] >= np.array([feed.done[q] for feed in self._feeds], np.int64)[rows["source"]]
+            if shards is not None:
+                mine &= shards == q
             ranges = {i: (feed.done[q], max(feed.done[q], feed.left_end)) for i, feed in enumerate(self._feeds)}
             for feed in self._feeds:
                 feed.done[q] = max(feed.done[q], feed.left_end)

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rocksdict import Options, Rdict
 
+from thalweg.graph_store import fault
+from thalweg.graph_store.memory_pages import MemoryPages
 from thalweg.graph_store.state_store import FORMAT, StateError, StateStore, digest_value
 
 ROW = np.dtype([("key", "<u8"), ("count", "<i8")])
@@ -303,3 +305,39 @@ def test_sizes_and_digests_of_values():
         == digest_value("a", {"y": 2, "x": 1})
         != digest_value("b", {"x": 1, "y": 2})
     )
+
+
+def test_a_store_in_memory_comes_back_as_committed() -> None:
+    """What was not committed is gone, a copy of the pages is not moved by later commits, a torn commit is none."""
+    pages = MemoryPages()
+    tables = Tables(StateStore.in_pages(pages, "f"))
+    tables.work(1)
+    tables.store.commit({"position": 1})
+    before, copy = opened_in(pages).content(), pages.copy()
+    assert before[:-1] == tables.content()[:-1]
+    tables.work(2)
+    fault.watch = _die
+    try:
+        with pytest.raises(InterruptedError):
+            tables.store.commit({"position": 2})
+    finally:
+        fault.watch = None
+    for kept in (pages, copy):
+        again = opened_in(kept)
+        assert again.content() == before and again.store.position == {"position": 1}
+    again = opened_in(pages)
+    again.work(3)
+    again.store.commit({"position": 3})
+    assert opened_in(pages).content() == again.content()
+    assert opened_in(copy).content() == before
+    with pytest.raises(StateError, match="another configuration"):
+        StateStore.in_pages(pages, "g")
+
+
+def opened_in(pages: MemoryPages) -> Tables:
+    return Tables(StateStore.in_pages(pages, "f"))
+
+
+def _die(site: str) -> None:
+    if site == "checkpoint batch ready":
+        raise InterruptedError(site)
