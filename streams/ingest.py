@@ -342,7 +342,9 @@ class Ingest:
         live = np.array([not (feed.idle and not feed.chunks) for feed in self._feeds], np.bool_)
         before, self._tops = self._tops.copy(), tops
         if len(rows):
-            self._stamp_ = int(_stamp(rows, before, live, self._stamp_, self._lateness))
+            bringing = live.copy()
+            bringing[rows["source"]] = True  # a source is idle only behind its last row
+            self._stamp_ = int(_stamp(rows, before, bringing, self._stamp_, self._lateness))
         self._stamp_ = max(self._stamp_, int(_clock(tops, live, self._lateness)))
         return self._stamp_
 

@@ -53,3 +53,31 @@ def test_rows_read_again_for_one_shard_are_not_sent_again_to_another(again: list
 @pytest.mark.parametrize("seed", [14, 69])
 def test_the_seeds_that_found_them(seed: int) -> None:
     assert simulate_seed(seed).failure is None
+
+
+def test_a_source_is_idle_only_behind_its_last_row() -> None:
+    """Rows that wait for a source that is behind, while their own is called idle, hold the clock all the same."""
+    sources = [Source("shop", "id of shop", p) for p in range(3)]
+    ingest = Ingest(settings(1, 100), sources, [None], lambda: START + 10_000_000)
+    stamped = []
+
+    def offer(source: int, *seconds: int) -> None:
+        rows = [
+            {"event_id": f"e{source}-{s}", "type": "impression", "ts": START + 1_000 * s, "item_id": "tea"}
+            for s in seconds
+        ]
+        ingest.offer(source, np.arange(len(rows)), [json.dumps(row).encode() for row in rows])
+
+    def take(everything: bool) -> None:
+        stamped.extend(row for _, message in ingest.take(everything)[0] for row in message.block.rows)
+
+    offer(2, 50)
+    offer(1, 200)
+    take(True)
+    offer(0, 90, 100, 110)
+    take(False)
+    for idle in (0, 2):
+        ingest.caught_up(idle, True)
+        take(False)
+    assert len(stamped) == 5 and all(row["ts"] >= row["clock"] for row in stamped)
+    assert ingest.clock == START + 198_000
