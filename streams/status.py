@@ -1,4 +1,4 @@
-"""What a running worker says of itself, in a small file beside its state: `STATE/workers/<pid>.json`.
+"""What a running worker says of itself, in a small file beside its state: `STATE/workers/worker-<host>-<pid>.json`.
 
 `thalweg state inspect` shows it beside what the state holds. It is no part of the state.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class StatusFile:
         folder = state / "workers"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._name = name
-        self._path = folder / f"{name}-{os.getpid()}.json"
+        self._path = folder / f"{name}-{socket.gethostname()}-{os.getpid()}.json"
 
     def write(self, stages: list[dict[str, Any]], **more: Any) -> None:
         """Replace what is there."""

@@ -74,7 +74,7 @@ class Worker:
         asyncio.run(self._run(stop))
 
     async def _run(self, stop: Callable[[], bool]) -> None:
-        app = make_app(self.configuration.kafka, self._positions)
+        app = make_app(self.configuration.kafka, self._positions, self.state / "workers" / "faust")
         app.on_partitions_revoked.connect(self._revoked)  # type: ignore[arg-type]
         for topic in self._stages:
             self._agent(app, topic)

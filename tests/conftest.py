@@ -7,7 +7,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-KEPT = ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_TEST_BROKERS")
+from tests.brokers import apache, brokers, kafka  # noqa: F401
+
+KEPT = ("THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_TEST_BROKERS", "THALWEG_TEST_KAFKA")
 """Variables that configure the machine, not Thalweg."""
 
 for name in [name for name in os.environ if name.startswith("THALWEG_") and name not in KEPT]:
