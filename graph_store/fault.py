@@ -53,7 +53,12 @@ def arm(text: str | None) -> None:
 
 
 def reach(site: str) -> None:
-    """Say that `site` was reached; kill -9 if it is armed for this hit."""
+    """Say that `site` was reached; kill -9 if it is armed for this hit.
+
+    >>> before = hits.get("checkpoint done", 0)
+    >>> reach("checkpoint done"); hits["checkpoint done"] - before
+    1
+    """
     hits[site] = hits.get(site, 0) + 1
     if watch is not None:
         watch(site)

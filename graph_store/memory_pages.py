@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
-
-
-class Batch(Protocol):
-    """Puts that are written together."""
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Add one."""
+from typing import Any
 
 
 class MemoryBatch(dict[bytes, bytes]):
-    """Puts in the order they came; nothing of them is seen before `MemoryPages.write`."""
+    """Puts that are written together: nothing of them is seen before `MemoryPages.write`.
+
+    >>> batch = MemoryBatch()
+    >>> batch.put(b"key", b"value"); dict(batch)
+    {b'key': b'value'}
+    """
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add one."""

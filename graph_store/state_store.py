@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
 from . import fault
-from .memory_pages import Batch, MemoryBatch, MemoryPages
+from .memory_pages import MemoryBatch, MemoryPages
 from .page import page_hashes
 from .table import Array, Growing, Ring, Table, Value, describe_dtype
 
@@ -259,7 +259,9 @@ class StateStore:
         self.written_bytes += written + len(raw)
         return written + len(raw)
 
-    def _put_pages(self, batch: Batch, table: Table, written_hashes: dict[str, npt.NDArray[np.uint64]]) -> int:
+    def _put_pages(
+        self, batch: WriteBatch | MemoryBatch, table: Table, written_hashes: dict[str, npt.NDArray[np.uint64]]
+    ) -> int:
         data = table.data
         if data.size == 0:
             return 0

@@ -60,7 +60,13 @@ def _standing(stage: Stage) -> list[int]:
 
 
 def check_books(stages: Iterable[Stage], where: str) -> dict[str, dict[str, int]]:
-    """CheckFailed where the books of some stages do not balance; those of the events, shards summed."""
+    """CheckFailed where the books of some stages do not balance; those of the events, shards summed.
+
+    >>> from ...graph_store.state_store import StateStore
+    >>> from ..configuration import Configuration
+    >>> check_books([AttributionStage(Configuration(), StateStore.memory(), 1)], "at first")["click"]["read"]
+    0
+    """
     events: dict[str, dict[str, int]] = {}
     for stage in stages:
         if isinstance(stage, AttributionStage):
@@ -78,7 +84,11 @@ State = dict[str, tuple[int, Trail]]
 
 
 def state_of(stages: Iterable[Stage]) -> State:
-    """Digests and trails of some stages."""
+    """Digests and trails of some stages.
+
+    >>> state_of([])["feedback"]
+    (0, {})
+    """
     out: State = {flow.stage: (0, {}) for flow in FLOWS}
     for stage in stages:
         digest, trail = out[stage.name]
@@ -105,6 +115,10 @@ def differences(live: State, reference: State) -> list[Difference]:
 
 
 def late_rows_of(stages: Iterable[Stage]) -> int:
-    """Rows that came below the clock they were stamped with."""
+    """Rows that came below the clock they were stamped with.
+
+    >>> late_rows_of([])
+    0
+    """
     books = [stage.books() for stage in stages if isinstance(stage, AttributionStage)]
     return int(np.sum([terms.get("late", 0) + terms.get("set_aside", 0) for book in books for terms in book.values()]))

@@ -87,7 +87,7 @@ class Plan:
         return self.shop.late > 0 or self.apart
 
 
-KINDS = ("crash", "ingest crash", "twice", "late output", "second ingester", "rebalance", "rubbish", "again", "look")
+KINDS = ("crash", "ingest crash", "twice", "second ingester", "rebalance", "rubbish", "again", "look")
 
 
 def draw_plan(draw: Random) -> Plan:
@@ -110,7 +110,8 @@ def draw_plan(draw: Random) -> Plan:
         shards=draw.randrange(1, 4),
         block_rows=draw.choice((5, 20, 60)),
         reads=draw.choice((6, 25, 60)),
-        rates={kind: draw.choice((0, 0.02, 0.1)) for kind in KINDS},
+        rates={kind: draw.choice((0, 0.02, 0.1)) for kind in KINDS}
+        | {"refresh crash": draw.choice((0, 0.1, 0.4)), "late output": draw.choice((0, 0.3, 0.9))},
         faults=draw.choice((15, 40, 100)),
         checkpoint=draw.choice((0.1, 0.3, 1.0)),
         backlog=draw.random() < 0.3,
@@ -119,6 +120,6 @@ def draw_plan(draw: Random) -> Plan:
     if late:
         shop.late, plan.apart = draw.choice(((0.1, False), (0.0, True), (0.1, True)))
         plan.backlog = plan.backlog and shop.late > 0
-    elif draw.random() < 0.12:
+    elif draw.random() < 0.15:
         plan.handover, plan.rocks = draw.uniform(0.2, 0.8), True
     return plan

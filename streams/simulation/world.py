@@ -11,7 +11,7 @@ from ..configuration import Configuration
 from ..topology import FLOWS
 from ..wire import Source
 from .plan import Plan
-from .shop import START, Raw
+from .shop import START, Raw, settings
 
 RAW = "shop"
 NOW = START + 10 * 86_400_000
@@ -38,6 +38,10 @@ class World:
     published : for each raw partition how many of its messages are there
     calm : True: nothing goes wrong any more
     sites : how often each of `plan.SITES` was reached
+
+    >>> world = World.example()
+    >>> world.published, world.all_published
+    ([1], True)
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class World:
         self.draw = draw
         self.configuration = configuration
         self.folder = folder
-        self.raw = with_extras(raw, draw, self)
+        self.raw = _with_extras(raw, draw, self)
         self.topics: dict[tuple[str, int], list[bytes | None]] = {
             (flow.reads, q): [] for flow in FLOWS for q in range(plan.shards if flow.sharded else 1)
         }
@@ -64,6 +68,14 @@ class World:
         """Sites are counted from the first extra message on."""
         world = super().__new__(cls)
         world.sites = Counter()
+        return world
+
+    @classmethod
+    def example(cls) -> World:
+        """A world with one raw row, published."""
+        row = b'{"type": "click", "ts": 1700000000000, "item_id": "tea", "event_id": "c1"}'
+        world = cls(Plan(backlog=True), Random(1), settings(1, 10), Path("."), [[Raw(START, row)]])
+        world.publish()
         return world
 
     # ---- what goes wrong
@@ -84,7 +96,7 @@ class World:
     def reached(self, site: str) -> None:
         """A fault site of the product was reached."""
         if site in ("checkpoint batch ready", "refresh snapshot", "refresh wait"):
-            self.crash("crash", site)
+            self.crash("refresh crash" if site.startswith("refresh") else "crash", site)
 
     # ---- topics
 
@@ -151,7 +163,7 @@ class World:
         return self.published == [len(part) for part in self.raw]
 
 
-def with_extras(raw: list[list[Raw]], draw: Random, world: World) -> list[list[Raw]]:
+def _with_extras(raw: list[list[Raw]], draw: Random, world: World) -> list[list[Raw]]:
     """The partitions as topics: with heartbeats between the messages, and messages without a value."""
     times = [[_ts(each.value) for each in part] for part in raw]
     greatest = max((ts for part in times for ts in part if ts is not None), default=START)
