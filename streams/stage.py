@@ -244,8 +244,7 @@ class Stage(ABC):
         """128-bit digest of the state: a sum over logical entries, so that shards add up and order does not matter."""
         total = sum(digest_entries(table, rows) for table, rows in self.entries())
         if held:
-            rows, features = self.held_rows()
-            rows = rows.copy()
+            rows, features = self.held_content()
             for name in _ORIGIN:
                 if name in (rows.dtype.names or ()):
                     rows[name] = 0
@@ -266,6 +265,10 @@ class Stage(ABC):
     def held_rows(self) -> tuple[Rows, Codes]:
         """Rows that the merge still holds, with their features: copies."""
         return self.merge.rows(np.zeros(0, self.row_type), np.zeros((0, self._width), np.uint32))
+
+    def held_content(self) -> tuple[Rows, Codes]:
+        """Of the rows that are held those that will do something, for the digest: copies."""
+        return self.held_rows()
 
     def checkpoint(self) -> int:
         """Commit state, position, marks and clocks in one atomic batch; bytes written.

@@ -296,6 +296,12 @@ class AttributionStage(Stage):
             for rows in rings[name].slices():
                 yield name, rows[list(fields)]
 
+    def held_content(self) -> tuple[Rows, Codes]:
+        """See the base class. Progress rows carry a clock and nothing else; from raw topics they never come so far."""
+        rows, features = self.held_rows()
+        events = rows["rank"] != Type.PROGRESS
+        return rows[events], features[events]
+
     def impressions(self) -> npt.NDArray[Any]:
         """Entries of the impressions remembered, oldest first."""
         return self._tables.rings["impressions"].entries()

@@ -18,7 +18,7 @@ START = 1_700_000_000_000
 LATENESS = 2_000
 USERS = ("anna", "ben", "cleo", "dora", None)
 ITEMS = ("phone", "case", "tea", "cup", "lamp")
-KINDS = {"impression": 40, "click": 14, "add_to_cart": 8, "purchase": 24, "return": 8, "item": 6}
+KINDS = {"impression": 40, "click": 14, "add_to_cart": 8, "purchase": 24, "return": 8, "item": 6, "progress": 2}
 BROKEN = (
     b"", b"oops", b"{}", b"[1, 2]", b'{"type": "click", "ts": 1700000000', b'{"type": "order", "ts": 1700000000000}',
     b'{"type": "purchase", "ts": 7200000000000, "item_id": "phone", "event_id": "absurd"}',
@@ -105,9 +105,10 @@ class _Shop:
         if draw.random() < self.traits.silence:
             self.now += draw.randrange(20_000, 90_000)
         kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
-        row: dict[str, Any] = {
-            "event_id": f"{kind[:2]}{number}", "type": kind, "ts": self.now, "item_id": draw.choice(ITEMS),
-        }  # fmt: skip
+        row: dict[str, Any] = {"event_id": f"{kind[:2]}{number}", "type": kind, "ts": self.now}
+        if kind == "progress":
+            return row
+        row["item_id"] = draw.choice(ITEMS)
         if kind == "item":
             return row | {"category": draw.choice(("small", "large"))}
         row["user_id"] = draw.choice(USERS)

@@ -7,7 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from thalweg.graph_store.state_store import StateStore
+from thalweg.streams.attribution import AttributionStage
+from thalweg.streams.block import Block
 from thalweg.streams.ingest import Ingest
+from thalweg.streams.row import EVENT_ROW, Type
 from thalweg.streams.simulation.shop import START, settings
 from thalweg.streams.wire import Message, Source
 
@@ -75,3 +79,16 @@ def test_a_source_is_idle_only_behind_its_last_row() -> None:
         take(False)
     assert len(stamped) == 5 and all(row["ts"] >= row["clock"] for row in stamped)
     assert ingest.clock == START + 198_000
+
+
+def test_a_progress_row_that_is_held_is_no_state() -> None:
+    """A log with heartbeats, replayed, held the last of them; from a topic ingest lets none through."""
+
+    def digest(*kinds: Type) -> int:
+        rows = np.zeros(len(kinds), EVENT_ROW)
+        rows["rank"], rows["ts"], rows["offset"] = kinds, START, np.arange(len(kinds))
+        stage = AttributionStage(settings(1, 10), StateStore.memory(), 1)
+        stage.process(Block(rows, np.zeros((len(kinds), 2), np.uint32), {0: (0, len(kinds))}, START - 1), 1)
+        return stage.digest()
+
+    assert digest(Type.CLICK, Type.PROGRESS) == digest(Type.CLICK) != digest()
