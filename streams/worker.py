@@ -33,6 +33,9 @@ from .wire import Source
 STOP_TIMEOUT = 20.0
 """Seconds that a graceful stop may take beyond the last checkpoint."""
 
+JOIN_TIMEOUT = 60.0
+"""Seconds, or six session timeouts, within which the group gives a worker its partitions, or none."""
+
 TICK = 0.1
 
 log = logging.getLogger("thalweg.worker")
@@ -79,12 +82,16 @@ class Worker:
         for topic in self._stages:
             self._agent(app, topic)
         status = StatusFile(self.state)
-        await app.start()
+        started = asyncio.ensure_future(app.start())  # it waits for the group, and a stop must not
         ended = asyncio.ensure_future(app.wait_until_stopped())
         quiet_since: float | None = None
-        told = 0.0
+        told, began = 0.0, time.monotonic()
         while not stop() and self._failure is None and not ended.done():
             await asyncio.sleep(TICK)
+            if started.done() and started.exception() is not None:
+                self._fail(started.exception() or RuntimeError("Faust did not start"))
+            if not self._assigned and time.monotonic() - began > self._join_timeout():
+                self._fail(_not_assigned(self.configuration))
             await self._each(lambda post: post.checkpoint_if_due())
             self._acknowledge()
             quiet_since = (quiet_since or time.monotonic()) if self._quiet() else None
@@ -93,10 +100,15 @@ class Worker:
                 status.write([post.status() for post in self._posts.values()])
             if self._until_idle is not None and quiet_since and time.monotonic() - quiet_since >= self._until_idle:
                 break
+        if not started.done():
+            started.cancel()
         await self._leave(app)
         status.remove()
         if self._failure is not None:
             raise self._failure
+
+    def _join_timeout(self) -> float:
+        return max(JOIN_TIMEOUT, 6 * int(self.configuration.kafka.session_timeout) / 1000)
 
     def _agent(self, app: faust.App, topic: str) -> None:
         """The agent of one topic: messages to posts, one after the other."""
@@ -237,6 +249,15 @@ def _checked_topics(configuration: Configuration, topics: list[str]) -> dict[str
                 f"{count} and a new --state folder, or take a topic with {wanted}"
             )
     return {topic: str(identity) for topic, identity in found.items()}
+
+
+def _not_assigned(configuration: Configuration) -> BrokerError:
+    kafka = configuration.kafka
+    return BrokerError(
+        f"{kafka.brokers}: the group {kafka.application} gave this worker no partitions in time; look whether another "
+        "worker of it hangs. The embedded broker can lose a group whose members leave while it shares out: start it "
+        "again, or take another kafka.application"
+    )
 
 
 def _trimmed(partition: TP, begins: int, position: int, stage: str) -> StateError:

@@ -60,7 +60,7 @@ class Live:
             self.command(*arguments), env=said, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def run(self, *arguments: str, status: int | None = 0, timeout: float = 60, **environment: str) -> str:
+    def run(self, *arguments: str, status: int | None = 0, timeout: float = 180, **environment: str) -> str:
         """Run a command to its end; what it said on stderr."""
         process = self.start(*arguments, **environment)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -200,6 +201,8 @@ def worker(
     logging.getLogger("thalweg").setLevel(logging.INFO if verbose else logging.WARNING)
     for noisy in ("faust", "mode", "aiokafka"):
         logging.getLogger(noisy).setLevel(logging.WARNING if verbose else logging.ERROR)
+    if os.environ.get("THALWEG_DEBUG"):
+        logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.DEBUG)
     with interruptible() as asked:
         if only == "ingest":
             return _ingest(configuration, asked, until_idle)
