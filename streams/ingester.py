@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -183,9 +182,8 @@ class _Session:
         wait = 0.01 if self._ingest.waiting else self._owner._linger
         messages = self._consumer.consume(BATCH, timeout=wait)
         now = time.monotonic()
-        whole = sorted(messages, key=_place) if len(messages) > 1 else messages
-        for (topic, partition), group in groupby(whole, key=_place):
-            source, batch = self._index[topic, partition], list(group)
+        for place, batch in _by_place(messages).items():
+            source = self._index[place]
             good = [message for message in batch if message.error() is None]
             if good:
                 self._at_end.discard(source)
@@ -280,8 +278,12 @@ _PASSING = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIM
 """Errors that librdkafka goes on after by itself, when the broker is back."""
 
 
-def _place(message: Any) -> tuple[str, int]:
-    return message.topic(), message.partition()
+def _by_place(messages: list[Any]) -> dict[tuple[str, int], list[Any]]:
+    """Messages by topic and partition, in their order."""
+    groups: dict[tuple[str, int], list[Any]] = {}
+    for message in messages:
+        groups.setdefault((message.topic(), message.partition()), []).append(message)
+    return groups
 
 
 class _Election:

@@ -1,0 +1,245 @@
+"""The ingester on a real broker: each raw message once in the shards, through stops, kills, stand-by and rubbish."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.live import Live
+from tests.streams.test_ingest import Seen, event
+from thalweg.streams.broker_error import BrokerError
+from thalweg.streams.configuration import Configuration, Kafka, from_builtins
+from thalweg.streams.ingest import IngestError
+from thalweg.streams.ingester import Ingester, raw_partitions
+from thalweg.streams.kafka import create_topics, internal, make_admin, read_on, tail
+from thalweg.streams.outbox import Outbox
+from thalweg.streams.row import EVENT_ROW
+from thalweg.streams.wire import Message, decode
+
+pytestmark = pytest.mark.broker
+BROKEN = (b"{", b"[]", b'{"type": "forget", "ts": 1}')
+
+
+def configured(kafka: Kafka, partitions: int = 2) -> Configuration:
+    """Two raw topics, which become idle after .3 s."""
+    raw = {"partitions": partitions, "time": {"idle_timeout": "300ms"}}
+    topics = {f"{kafka.application}.clicks": "click", f"{kafka.application}.mixed": ""}
+    return msgspec.structs.replace(from_builtins(raw), kafka=msgspec.structs.replace(kafka, topics=topics))
+
+
+def send(configuration: Configuration, number: int, values: list[bytes]) -> None:
+    """Messages onto partition 0 of a raw topic."""
+    outbox = Outbox(configuration.kafka)
+    for value in values:
+        outbox.send(list(configuration.kafka.topics)[number], 0, value)
+    outbox.flush()
+
+
+def clicks(first: int, count: int, broken: int = 0) -> list[bytes]:
+    """Clicks in the order of their time, and what is none among them."""
+    values = [event(i * 1_000, i, item_id=f"i{i % 7}") for i in range(first, first + count)]
+    return values + [BROKEN[i % 3] for i in range(broken)]
+
+
+def values_on(configuration: Configuration, topic: str, partition: int = 0) -> list[bytes | None]:
+    """Every message of an internal topic's partition."""
+    name = internal(configuration.kafka, topic)
+    last = tail(configuration.kafka, name, partition)
+    return [] if last is None else [v for _, v in read_on(configuration.kafka, name, partition, 0, last[0] + 1)]
+
+
+def blocks(configuration: Configuration, shard: int) -> list[Message]:
+    """What stands on a shard of thalweg.events, rubbish left out."""
+    return [decode(v, EVENT_ROW, 0) for v in values_on(configuration, "events", shard) if v and len(v) > 20]
+
+
+def offsets(configuration: Configuration) -> list[tuple[int, int]]:
+    """(source, offset) of the rows and rejects that the shards' stages take, with marks and gap check."""
+    out: list[tuple[int, int]] = []
+    for q in range(configuration.partitions):
+        seen = Seen.of(blocks(configuration, q), sources=2)
+        out += seen.places + seen.rejects
+    return sorted(out)
+
+
+def rejected(configuration: Configuration) -> list[tuple[str, int]]:
+    """Places of the dead letters."""
+    letters = [json.loads(value or b"") for value in values_on(configuration, "dead_letters")]
+    return [(letter["source"], letter["row"]) for letter in letters]
+
+
+def expected(first: int, second: int) -> list[tuple[int, int]]:
+    """Every offset of both raw partitions."""
+    return [(0, i) for i in range(first)] + [(1, i) for i in range(second)]
+
+
+@contextmanager
+def working(configuration: Configuration, reports: list[dict[str, Any]] | None = None) -> Iterator[Ingester]:
+    """An ingester in a thread; what it raised is raised here."""
+    stopped, failed = threading.Event(), []
+    ingester = Ingester(configuration, reports.append if reports is not None else None)
+
+    def work() -> None:
+        try:
+            ingester.run(stopped.is_set)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield ingester
+    finally:
+        stopped.set()
+        thread.join(30)
+    assert not thread.is_alive()
+    if failed:
+        raise failed[0]
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 30) -> None:
+    """Until it happened."""
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def ingest_all(configuration: Configuration) -> list[dict[str, Any]]:
+    """Ingest until every partition is idle and everything acknowledged; what was reported."""
+    reports: list[dict[str, Any]] = []
+    with working(configuration, reports) as ingester:
+        wait_for(lambda: ingester.idle_since is not None)
+    return reports
+
+
+@pytest.fixture
+def configuration(kafka: Kafka) -> Configuration:
+    """With its topics made."""
+    configuration = configured(kafka)
+    create_topics(configuration.kafka, configuration.partitions)
+    return configuration
+
+
+@pytest.mark.slow
+def test_everything_once_through_stops(configuration: Configuration) -> None:
+    """What comes while it works, and while it does not; each dead letter once; idle at the end."""
+    send(configuration, 0, clicks(0, 300, broken=3))
+    ingest_all(configuration)
+    assert offsets(configuration) == expected(303, 0)
+    send(configuration, 0, clicks(300, 100))
+    with working(configuration) as ingester:
+        wait_for(lambda: ingester.idle_since is not None)
+        send(configuration, 1, clicks(400, 50, broken=2))
+        wait_for(lambda: len(values_on(configuration, "dead_letters")) == 5)
+        wait_for(lambda: ingester.idle_since is not None)
+    assert offsets(configuration) == expected(403, 52)
+    letters = rejected(configuration)
+    assert len(set(letters)) == len(letters) == 5
+    last = blocks(configuration, 0)[-1]
+    assert last.idle and last.block.tops == blocks(configuration, 1)[-1].block.tops
+
+
+def test_it_tells_where_it_stands(configuration: Configuration) -> None:
+    send(configuration, 0, clicks(0, 40))
+    reports: list[dict[str, Any]] = []
+    with working(configuration, reports) as ingester:
+        wait_for(lambda: any(said.get("idle") for said in reports))
+    assert ingester.rows == 40
+    said = [each for each in reports if each.get("idle")][-1]
+    first, second = map(str, raw_partitions(configuration))
+    assert said["positions"] == {first: 40, second: 0}
+    assert said["waiting"] == said["unacknowledged"] == 0
+
+
+def test_rubbish_behind_the_last_block_is_passed_over(configuration: Configuration) -> None:
+    send(configuration, 0, clicks(0, 30))
+    ingest_all(configuration)
+    outbox = Outbox(configuration.kafka)
+    for q in (0, 1, 1):
+        outbox.send(internal(configuration.kafka, "events"), q, b"no block")
+    outbox.flush()
+    send(configuration, 0, clicks(30, 20))
+    ingest_all(configuration)
+    assert offsets(configuration) == expected(50, 0)
+
+
+@pytest.mark.slow
+def test_one_works_and_the_other_takes_over(configuration: Configuration) -> None:
+    send(configuration, 0, clicks(0, 100))
+    mine: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    with working(configuration, others) as second:
+        with working(configuration, mine) as first:
+            wait_for(lambda: first.idle_since is not None or second.idle_since is not None)
+            wait_for(lambda: mine and others and ("standby" in mine[-1]) != ("standby" in others[-1]))
+            send(configuration, 0, clicks(100, 100))
+            wait_for(lambda: len(offsets(configuration)) == 200)
+        send(configuration, 1, clicks(200, 100))
+        wait_for(lambda: "standby" not in others[-1])
+        wait_for(lambda: len(offsets(configuration)) == 300)
+    assert offsets(configuration) == expected(200, 100)
+
+
+def test_two_at_work_do_no_harm(configuration: Configuration, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both believe to be elected, as a zombie does: rows come twice, marks drop one."""
+    monkeypatch.setattr("thalweg.streams.ingester._Election.elected", lambda self: True)
+    send(configuration, 0, clicks(0, 400, broken=3))
+    with working(configuration) as first, working(configuration) as second:
+        for batch in range(5):
+            send(configuration, 1, clicks(400 + 50 * batch, 50))
+        wait_for(lambda: first.idle_since is not None and second.idle_since is not None)
+    assert offsets(configuration) == expected(403, 250)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", ["ingest dead letters sent", "ingest between shards", "ingest block sent"])
+def test_a_kill_loses_nothing(site: str, configuration: Configuration, tmp_path: Path) -> None:
+    """kill -9 where a block's dead letters are out and it is not, between its shards, and behind it."""
+    small = msgspec.structs.replace(configuration.kafka, block_rows=50)
+    configuration = msgspec.structs.replace(configuration, kafka=small)
+    send(configuration, 0, [each for i in range(6) for each in clicks(i * 100, 100, broken=1)])
+    send(configuration, 1, clicks(0, 300))
+    killed = Live(tmp_path, configuration, small).start("worker", "--only", "ingest", THALWEG_FAULT=f"{site}:3")
+    _, said = killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL, said[-2000:]
+    ingest_all(configuration)
+    assert offsets(configuration) == expected(606, 300)
+    assert len(set(rejected(configuration))) == 6
+
+
+def refused(configuration: Configuration) -> None:
+    """An ingester that has to end by itself."""
+    until = time.monotonic() + 30
+    Ingester(configuration).run(lambda: time.monotonic() > until)
+
+
+def test_what_is_missing_is_named(kafka: Kafka) -> None:
+    configuration = configured(kafka)
+    with pytest.raises(BrokerError, match=r"there is no raw topic .*\.clicks"):
+        raw_partitions(configuration)
+    create_topics(configuration.kafka, 3)
+    with pytest.raises(BrokerError, match=r"\.events has 3 partitions, the configuration says 2"):
+        refused(configuration)
+
+
+def test_a_raw_topic_made_again_stops_it(configuration: Configuration) -> None:
+    send(configuration, 0, clicks(0, 30))
+    ingest_all(configuration)
+    topic = next(iter(configuration.kafka.topics))
+    admin = make_admin(configuration.kafka)
+    admin.delete_topics([topic])[topic].result(20)
+    with pytest.raises(BrokerError, match=f"there is no raw topic {topic}"):
+        refused(configuration)
+    create_topics(configuration.kafka, 2)
+    with pytest.raises(IngestError, match=f"{topic}/0: is another topic than before"):
+        refused(configuration)
