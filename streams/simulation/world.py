@@ -172,7 +172,8 @@ def _with_extras(raw: list[list[Raw]], draw: Random, world: World) -> list[list[
         mine: list[Raw] = []
         for i, each in enumerate(part):
             if draw.random() < 0.04:
-                beyond = min([greatest, *(t for t in ts[i:] if t is not None)])
+                # as far as is known when it is sent: later rows of this partition are younger, and it is not later yet
+                beyond = min([greatest, each.arrival, *(t for t in ts[i:] if t is not None)])
                 mine.append(Raw(each.arrival, json.dumps({"type": "progress", "ts": beyond}).encode()))
                 world.sites["heartbeat"] += 1
             if draw.random() < 0.01:
