@@ -30,7 +30,7 @@ from .status import StatusFile
 from .topology import FLOWS
 from .wire import Source
 
-STOP_TIMEOUT = 20.0
+STOP_TIMEOUT = 10.0
 """Seconds that a graceful stop may take beyond the last checkpoint."""
 
 JOIN_TIMEOUT = 60.0
@@ -74,7 +74,9 @@ class Worker:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until `stop` says so, or nothing is left to do for `until_idle` seconds; then checkpoint and leave."""
-        asyncio.run(self._run(stop))
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(self._run(stop))  # no farewell to tasks that Faust may never finish: see exit_now
 
     async def _run(self, stop: Callable[[], bool]) -> None:
         app = make_app(self.configuration.kafka, self._positions, self.state / "workers" / "faust")
@@ -220,12 +222,12 @@ class Worker:
         if self._failure is None:
             await self._each(lambda post: post.checkpoint())
             self._acknowledge()
-        try:
-            await asyncio.wait_for(app.stop(), STOP_TIMEOUT if self._failure is None else 2.0)
-        except (TimeoutError, asyncio.CancelledError):
+        stopping = asyncio.ensure_future(app.stop())
+        done, _ = await asyncio.wait([stopping], timeout=STOP_TIMEOUT if self._failure is None else 2.0)
+        if not done:  # nor is it cancelled: that could hang as well
             log.warning("left the group without its farewell; it notices after the session timeout")
         fault.reach("worker leaves")
-        for post in self._posts.values():
+        for post in list(self._posts.values()):
             post.thread.submit(post.close)
             post.thread.shutdown(wait=True)
         self._posts = {}
