@@ -118,6 +118,12 @@ class Ingest:
     now : wall clock, ms: what is ahead of it by more than `time.max_future` is dead-lettered
 
     Raises IngestError where a raw topic is another one than before, or is gone.
+
+    >>> ingest = Ingest(Configuration(), [Source("clicks", "id", 0)], [None], now=lambda: 1774785700000)
+    >>> ingest.offer(0, np.array([4, 6]), [b'{"ts": 1774785600, "item_id": "A"}', b"{"])
+    >>> [(shard, message)], letters = ingest.take(everything=True)
+    >>> len(message.block), message.block.ranges, [(letter.row, letter.reason) for letter in letters]
+    (1, {0: (0, 7)}, [(6, 'bad_json')])
     """
 
     def __init__(

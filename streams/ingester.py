@@ -51,6 +51,8 @@ class Ingester:
     report : told once a second what it does: position of each raw partition, clock, rows a second, idle
 
     Raises BrokerError or IngestError where it must not go on.
+
+    >>> Ingester(Configuration()).run(stop=lambda: True)  # told to stop before it was elected
     """
 
     def __init__(self, configuration: Configuration, report: Callable[[dict[str, Any]], None] | None = None) -> None:
@@ -183,6 +185,9 @@ class _Session:
         messages = self._consumer.consume(BATCH, timeout=wait)
         now = time.monotonic()
         for place, batch in _by_place(messages).items():
+            if place not in self._index:  # the client's own, of no partition
+                self._errors(None, [error for error in (message.error() for message in batch) if error is not None])
+                continue
             source = self._index[place]
             good = [message for message in batch if message.error() is None]
             if good:
@@ -196,22 +201,25 @@ class _Session:
                 self._errors(source, [error for error in (message.error() for message in batch) if error is not None])
         return len(messages)
 
-    def _errors(self, source: int, errors: list[KafkaError]) -> None:
+    def _errors(self, source: int | None, errors: list[KafkaError]) -> None:
+        where = self._kafka.brokers if source is None else str(self._ingest.sources[source])
         for error in errors:
-            if error.code() == KafkaError._PARTITION_EOF:
+            if source is not None and error.code() == KafkaError._PARTITION_EOF:
                 self._at_end.add(source)
-            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                where = self._ingest.sources[source]
-                begin, _ = self._consumer.get_watermark_offsets(
-                    TopicPartition(where.topic, where.partition), timeout=20
-                )
-                self._ingest.begins(source, begin)
-                raise BrokerError(
-                    f"{where}: offset {self._ingest.positions[source]:,} is not there any more (the log begins at "
-                    f"{begin:,}): {error.str()}"
-                )
+            elif source is not None and error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                self._out_of_range(source, error)
             elif error.fatal() or not error.retriable() and error.code() not in _PASSING:
-                raise BrokerError(f"{self._ingest.sources[source]}: {error.str()}")
+                raise BrokerError(f"{where}: {error.str()}")
+
+    def _out_of_range(self, source: int, error: KafkaError) -> None:
+        """What was to be read next is not there: deleted unread, or not written yet where a log was cut off."""
+        where = self._ingest.sources[source]
+        begin, _ = self._consumer.get_watermark_offsets(TopicPartition(where.topic, where.partition), timeout=20)
+        self._ingest.begins(source, begin)
+        raise BrokerError(
+            f"{where}: offset {self._ingest.positions[source]:,} is not there any more (the log begins at "
+            f"{begin:,}): {error.str()}"
+        )
 
     def _idle(self) -> None:
         """A source is idle once all of it was read and nothing came for `time.idle_timeout`."""

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
 
 from tests.live import Live
 from tests.streams.test_ingest import Seen, event
 from thalweg.streams.broker_error import BrokerError
 from thalweg.streams.configuration import Configuration, Kafka, from_builtins
-from thalweg.streams.ingest import IngestError
-from thalweg.streams.ingester import Ingester, raw_partitions
+from thalweg.streams.ingest import Ingest, IngestError
+from thalweg.streams.ingester import Ingester, _Session, raw_partitions
 from thalweg.streams.kafka import create_topics, internal, make_admin, read_on, tail
 from thalweg.streams.outbox import Outbox
 from thalweg.streams.row import EVENT_ROW
-from thalweg.streams.wire import Message, decode
+from thalweg.streams.wire import Message, Source, decode
 
 pytestmark = pytest.mark.broker
 BROKEN = (b"{", b"[]", b'{"type": "forget", "ts": 1}')
@@ -195,9 +197,11 @@ def test_two_at_work_do_no_harm(configuration: Configuration, monkeypatch: pytes
     monkeypatch.setattr("thalweg.streams.ingester._Election.elected", lambda self: True)
     send(configuration, 0, clicks(0, 400, broken=3))
     with working(configuration) as first, working(configuration) as second:
-        for batch in range(5):
+        for batch in range(4):
             send(configuration, 1, clicks(400 + 50 * batch, 50))
         wait_for(lambda: first.idle_since is not None and second.idle_since is not None)
+        send(configuration, 1, clicks(600, 50))
+        wait_for(lambda: min(first.rows, second.rows) >= 50 and len(offsets(configuration)) == 653)
     assert offsets(configuration) == expected(403, 250)
 
 
@@ -230,6 +234,52 @@ def test_what_is_missing_is_named(kafka: Kafka) -> None:
     create_topics(configuration.kafka, 3)
     with pytest.raises(BrokerError, match=r"\.events has 3 partitions, the configuration says 2"):
         refused(configuration)
+
+
+class Told:
+    """A message that is an error, and the consumer that brings it; its log begins at offset 9."""
+
+    def __init__(self, code: int, place: tuple[str | None, int], fatal: bool = False) -> None:
+        self._error, self._place = KafkaError(code, "so it is", fatal=fatal), place
+
+    def error(self) -> KafkaError:
+        return self._error
+
+    def topic(self) -> str | None:
+        return self._place[0]
+
+    def partition(self) -> int:
+        return self._place[1]
+
+    def consume(self, count: int, timeout: float) -> list[Told]:
+        return [self]
+
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 9, 20
+
+
+@pytest.mark.parametrize(
+    ("code", "fatal", "own", "said"),
+    [
+        (KafkaError._ALL_BROKERS_DOWN, False, True, None),  # librdkafka goes on by itself
+        (KafkaError._PARTITION_EOF, False, False, None),
+        (KafkaError._FATAL, True, True, "127.0.0.1:9092: so it is"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, False, False, "clicks/0: so it is"),
+        (KafkaError.OFFSET_OUT_OF_RANGE, False, False, "clicks/0: begins at offset 9, the blocks end at 4: 5 messages"),
+    ],
+)
+def test_errors_of_the_consumer(code: int, fatal: bool, own: bool, said: str | None) -> None:
+    """What passes by itself is passed over; the rest ends it, and says where."""
+    configuration = Configuration()
+    ingest = Ingest(configuration, [Source("clicks", "id", 0)], [None], lambda: 0)
+    ingest.offer(0, np.array([3]), [b"{"])
+    told: Any = Told(code, (None, -1) if own else ("clicks", 0), fatal)
+    session = _Session(Ingester(configuration), ingest, told, Outbox(configuration.kafka))
+    if said is None:
+        assert session._consume() == 1
+    else:
+        with pytest.raises((BrokerError, IngestError), match=said):
+            session._consume()
 
 
 def test_a_raw_topic_made_again_stops_it(configuration: Configuration) -> None:
