@@ -92,3 +92,16 @@ def test_a_progress_row_that_is_held_is_no_state() -> None:
         return stage.digest()
 
     assert digest(Type.CLICK, Type.PROGRESS) == digest(Type.CLICK) != digest()
+
+
+def test_the_clock_of_a_block_that_was_seen_counts() -> None:
+    """Two ingesters: one sent the last rows and died, the other sent them again, with the clock that frees them."""
+    rows = np.zeros(2, EVENT_ROW)
+    rows["rank"], rows["ts"], rows["offset"] = Type.CLICK, START, (0, 1)
+    stage = AttributionStage(settings(1, 10), StateStore.memory(), 1)
+    for clock in (START - 5, START + 5, START):
+        stage.process(Block(rows.copy(), np.zeros((2, 2), np.uint32), {0: (0, 2)}, clock), 1)
+    assert stage.clock == START + 5
+    assert (
+        stage.books()["click"]["read"] == stage.books()["click"]["applied"] + stage.books()["click"]["duplicate"] == 2
+    )
