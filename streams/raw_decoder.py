@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,10 +12,7 @@ from .block import Codes, Rows
 from .column import UNKNOWN_TYPE
 from .configuration import Configuration
 from .dead_letter import DeadLetter
-from .decode import Decoder
-from .event import CanonicalBatch
-from .intake import Intake
-from .row import EVENT_ROW
+from .json_rows import FastDecoder
 from .time_bounds import configured
 from .validation import Rules
 
@@ -40,7 +36,7 @@ class Decoded(NamedTuple):
 
 
 class RawDecoder:
-    """The strict decoder and the intake for one raw partition.
+    """The decoder of one raw partition: kernels for the common form, the strict decoder for all else (`json_rows`).
 
     Parameters
     ----------
@@ -56,34 +52,9 @@ class RawDecoder:
 
     def __init__(self, configuration: Configuration, source: str, default_type: int | None, index: int) -> None:
         rules = Rules(configuration, configured(configuration), source)
-        self._decoder = Decoder(rules, UNKNOWN_TYPE if default_type is None else default_type)
-        self._intake = Intake(configuration)
-        self._index = index
-        self._width = len(configuration.features)
+        self._decoder = FastDecoder(rules, UNKNOWN_TYPE if default_type is None else default_type, index)
 
     def decode(self, values: Sequence[bytes | None], offsets: npt.NDArray[np.int64]) -> Decoded:
         """The messages at `offsets`, which rise and may have holes."""
-        runs = np.flatnonzero(np.diff(offsets) != 1) + 1
-        parts = [
-            self._run(values[begin:end], int(offsets[begin]))
-            for begin, end in zip([0, *runs.tolist()], [*runs.tolist(), len(offsets)], strict=True)
-            if end > begin
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        ignored: Counter[str] = Counter()
-        for part in parts:
-            ignored.update(part.ignored)
-        return Decoded(
-            np.concatenate([np.zeros(0, EVENT_ROW), *(part.rows for part in parts)]),
-            np.concatenate([np.zeros((0, self._width), np.uint32), *(part.codes for part in parts)]),
-            [name for part in parts for name in part.names],
-            [letter for part in parts for letter in part.rejects],
-            dict(ignored),
-        )
-
-    def _run(self, values: Sequence[bytes | None], start: int) -> Decoded:
-        batch: CanonicalBatch = self._decoder.decode(values, start)
-        rows, codes, (hashes, texts) = self._intake.rows(batch, self._index)
-        names = list(zip(hashes.tolist(), texts.to_pylist(), strict=True))
-        return Decoded(rows, codes, names, batch.rejects, batch.ignored)
+        rows, codes, (hashes, texts), rejects, ignored = self._decoder.rows(values, offsets)
+        return Decoded(rows, codes, list(zip(hashes.tolist(), texts, strict=True)), rejects, ignored)
