@@ -32,14 +32,32 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the README's log and configuration."""
     folder = tmp_path_factory.mktemp("shop")
     (log,) = blocks(ROOT / "README.md", "json")
-    (configuration,) = blocks(ROOT / "README.md", "toml")
+    configuration, live = blocks(ROOT / "README.md", "toml")
     (folder / "events.jsonl").write_text(log)
     (folder / "shop.toml").write_text(configuration)
+    (folder / "live.toml").write_text(configuration + live)
     return folder
 
 
 def test_the_readmes_configuration_is_one(shop: Path) -> None:
     assert [feature.name for feature in load(shop / "shop.toml", {}).features] == ["page", "category"]
+
+
+def test_the_readmes_live_configuration_is_one(shop: Path) -> None:
+    kafka = load(shop / "live.toml", {"THALWEG_KAFKA__CLIENT__SASL_PASSWORD": "secret"}).kafka
+    assert kafka.topics["shop.events"] == "" and kafka.topics["shop.views"] == "impression"
+    assert (kafka.client["sasl_password"], kafka.client["security_protocol"]) == ("secret", "SASL_SSL")
+
+
+def test_the_readmes_live_commands_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command of the live part has a help page with the options that it is shown with."""
+    (six,) = (block for block in blocks(ROOT / "README.md") if "thalweg worker" in block)
+    for line in six.strip().splitlines()[1:]:
+        words = shlex.split(line.partition("#")[0])
+        command = [word for word in words[1:3] if re.fullmatch("[a-z]+", word)]
+        assert cli.main([*command, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert all(option in said for option in words if option.startswith("--")), line
 
 
 def test_the_readmes_six_commands_run(
