@@ -56,7 +56,9 @@ def digest(*, state: State, trail: Flag = False, json: Json = False) -> None:
 
 
 def inspect(*, state: State, json: Json = False) -> None:
-    """Show each stage's clock, held rows and tables, what bounds dropped, and the books.
+    """Show each stage's clock, held rows and tables, what bounds dropped, and the books; and the workers at it now.
+
+    The state is as of the last checkpoints; what workers say is a second old.
 
     Parameters
     ----------
@@ -66,6 +68,7 @@ def inspect(*, state: State, json: Json = False) -> None:
         Report as JSON.
     """
     from ..state_directory import StateDirectory
+    from ..status import running
     from ..summing_up import books_of, sizes_of, stages_of
 
     with StateDirectory(state, read_only=True) as directory:
@@ -75,12 +78,21 @@ def inspect(*, state: State, json: Json = False) -> None:
             "stages": stages_of(directory),
             "books": books_of(directory),
             "tables": sizes_of(directory),
+            "workers": running(state),
         }
     if json:
         write_json(found)
         return
     rows = [(s["stage"], s["shard"], instant(s["clock"]), s["position"], s["held"]) for s in found["stages"]]
     write(table(("stage", "shard", "clock", "position", "held"), rows))
+    at_work = [
+        (worker["pid"], s["stage"], s["partition"], instant(s["clock"]), s["position"], s["held"], s["unacknowledged"])
+        for worker in found["workers"]
+        for s in worker["stages"]
+    ]
+    if at_work:
+        write()
+        write(table(("worker", "stage", "shard", "clock now", "position", "held", "unacknowledged"), at_work))
     write()
     write(table(("stage", "table", "bytes"), [tuple(entry.values()) for entry in found["tables"]]))
     counted = [(s["stage"], s["shard"], *entry) for s in found["stages"] for entry in s["counters"].items()]
