@@ -23,6 +23,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.live import toml
 from thalweg.streams.configuration import Configuration, from_builtins, to_builtins
 from thalweg.streams.funnel import configuration as funnel_configuration
 from thalweg.streams.funnel import simulate
@@ -62,25 +63,11 @@ def settings(log: Path) -> Configuration:
 def command(log: Path, settings: Configuration) -> list[str]:
     """The command line, without its state."""
     file = log.parent / "settings.toml"
-    file.write_text(_toml(to_builtins(settings)))
+    file.write_text(toml(to_builtins(settings)))
     return [
         sys.executable, "-m", "thalweg.streams.cli", "replay", str(log), "--config", str(file), "--block-rows", "250",
         "--close", "--allow-dead-letters", "--state",
     ]  # fmt: skip
-
-
-def _toml(raw: dict[str, object]) -> str:
-    """Plain data as TOML: JSON's numbers, texts and lists are TOML's too."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in raw.items() if not isinstance(value, dict | list | tuple)]
-    for feature in raw["features"]:  # type: ignore[attr-defined]
-        lines += ["[[features]]", *(f"{key} = {json.dumps(value)}" for key, value in feature.items())]
-    for table, values in raw.items():
-        if isinstance(values, dict):
-            lines += [
-                f"[{table}]",
-                *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None),
-            ]
-    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="module")
