@@ -183,7 +183,7 @@ def test_late_rows_live_equals_the_replay_of_the_recording(log: Path, brokers: s
     live.run("record", str(tmp_path / "recording"))  # again: nothing is added
     live.run("replay", str(tmp_path / "recording"), "--state", str(tmp_path / "again"), status=None)
     comparison = same(live.state, tmp_path / "again")
-    assert comparison.late[0] == comparison.late[1] > 100
+    assert comparison.late[0] == comparison.late[1] > 0  # how many depends on the moment
 
 
 def test_backtest_then_live(log: Path, replayed: Path, raw: dict[str, str], brokers: str, tmp_path: Path) -> None:
