@@ -296,12 +296,13 @@ class Adjacency:
         k.recount_pairs(self.pairs.entries(), self.keys(), self._sums.values)
 
     def _load(self) -> None:
-        """Rebuild the hash indexes, which are never stored."""
+        """Rebuild the hash indexes, which are never stored; those that only learning asks, where it can learn."""
         self._refresh_settings()
         self._item_index.put_many(self.hashes(), np.arange(len(self.items)))
-        self._place_pairs(0)
-        for which in (0, 1):
-            self._place_shares(which, 0)
+        if not self.store.read_only:  # 220 MB for 12 million pairs
+            self._place_pairs(0)
+            for which in (0, 1):
+                self._place_shares(which, 0)
         self._user_index.reserve(len(self.recents))
         k.last_of_users(self.recents.rows, self.recents.ends, *self._table_of_users())
 

@@ -20,9 +20,22 @@ _S29, _S32 = np.uint64(29), np.uint64(32)
 
 
 @kernel
-def _digest(words, columns, masks, seed, seed2, out):  # type: ignore[no-untyped-def]
+def _digest(words, columns, masks, seed, seed2, numbered):  # type: ignore[no-untyped-def]
+    """(low, high) of the sum; one kernel for both kinds, for a call with arrays for each entry costs more than its
+    hash."""
+    total, carried = np.uint64(0), np.uint64(0)
     for j in range(words.shape[0]):
         a, b = seed, seed2
+        if numbered:
+            empty = True
+            for c in range(columns.shape[0]):
+                if words[j, columns[c]] & masks[c] != np.uint64(0):
+                    empty = False
+                    break
+            if empty:
+                continue
+            number = mix64(np.uint64(j))
+            a, b = seed ^ number, seed2 + number
         for c in range(columns.shape[0]):
             w = words[j, columns[c]] & masks[c]
             a = (a ^ w) * _C1
@@ -30,22 +43,9 @@ def _digest(words, columns, masks, seed, seed2, out):  # type: ignore[no-untyped
             b = (b + w) * _C2
             b ^= b >> _S29
         low, high = mix64(a), mix64(b ^ (a << _S32))
-        before = out[0]
-        out[0] = before + low
-        out[1] = out[1] + high + (np.uint64(1) if out[0] < before else np.uint64(0))
-
-
-@kernel
-def _digest_numbered(words, columns, masks, seed, seed2, out):  # type: ignore[no-untyped-def]
-    for j in range(words.shape[0]):
-        empty = True
-        for c in range(columns.shape[0]):
-            if words[j, columns[c]] & masks[c] != np.uint64(0):
-                empty = False
-                break
-        if not empty:
-            number = mix64(np.uint64(j))
-            _digest(words[j : j + 1], columns, masks, seed ^ number, seed2 + number, out)
+        total += low
+        carried += high + (np.uint64(1) if total < low else np.uint64(0))
+    return total, carried
 
 
 class Numbered(NamedTuple):
@@ -72,10 +72,8 @@ def digest_entries(table: str, entries: np.ndarray[Any, np.dtype[Any]] | Numbere
     if len(rows) == 0:
         return 0
     seeds = np.uint64(hash_text(table, SEED_ID)), np.uint64(hash_text(table, SEED_ID2))
-    out = np.zeros(2, np.uint64)
-    run = _digest_numbered if isinstance(entries, Numbered) else _digest
-    run(*_as_words(rows), *seeds, out)
-    return (int(out[1]) << 64 | int(out[0])) % 2**128
+    low, high = _digest(*_as_words(rows), *seeds, isinstance(entries, Numbered))
+    return (int(high) << 64 | int(low)) % 2**128
 
 
 def _as_words(

@@ -21,7 +21,7 @@ SHARED = (
     "models/features.py", "models/conversion.py", "models/delayed_feedback/life_table.py",
     "models/delayed_feedback/policy.py", "models/calibration/grid.py", "models/prequential.py",
     "streams/attribution/emit.py", "streams/attribution/timers.py",
-    "streams/attribution/effects.py", "streams/attribution/orders.py",
+    "streams/attribution/effects.py", "streams/attribution/orders.py", "streams/json_text.py",
 )  # fmt: skip
 """Files whose kernels those of other files may call."""
 

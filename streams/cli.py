@@ -12,16 +12,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from thalweg import __version__
 from thalweg.graph_store import fault
 
 from .commands import demo, live, logs, queries, replay, state
-from .commands.output import say
+from .commands.output import explain, say
 
-DONE, FAILED, WRONG, DEAD_LETTERED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
-"""Exit statuses; the last two are what a shell reports for SIGINT and SIGPIPE."""
+DONE, DEAD_LETTERED, INTERRUPTED, PIPE_CLOSED = 0, 3, 130, 141
+"""Exit statuses, beside those of `output`; the last two are what a shell reports for SIGINT and SIGPIPE."""
 
 _HELP = """Recommendations from a shop's event stream, from state that is seconds old.
 
@@ -95,27 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("THALWEG_DEBUG"):
             raise
-        return _explain(error)
-
-
-def _explain(error: Exception) -> int:
-    """One message for an error, and the exit status that it means."""
-    if isinstance(error, CycloptsError):
-        command = " ".join(["thalweg", *(error.command_chain or ())])
-        say(f"{str(error).strip()}\n`{command} --help` shows what it takes")
-        return WRONG
-    if any(kind.__name__ == "ConfigurationError" for kind in type(error).__mro__):  # --help pays for no import of it
-        say(f"{error}")
-        return WRONG
-    if isinstance(error, OSError):
-        say(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        return FAILED
-    if type(error).__module__.startswith("thalweg."):
-        say(f"{error}")
-        return FAILED
-    where = "set THALWEG_DEBUG=1 and run it again to see where, and please report it"
-    say(f"an error inside thalweg, {type(error).__name__}: {error}; {where}")
-    return FAILED
+        return explain(error)
 
 
 if __name__ == "__main__":

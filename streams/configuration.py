@@ -168,7 +168,6 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     linger: Duration = _d("50ms")  # a block waits so long for more rows
     block_rows: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000  # rows a block at most; a message's size bounds it too
     checkpoint: Duration = _d("500ms")  # wall time between the checkpoints of a live stage, if the last was cheap
-    heartbeat: Duration = _d("1s")  # longest silence of an ingester whose clock moves
     session_timeout: Duration = _d("10s")
     client: dict[str, str] = msgspec.field(default_factory=dict)
     """librdkafka settings, dots or underscores: security_protocol, sasl_mechanism, sasl_username, sasl_password,
@@ -269,6 +268,30 @@ def _check(configuration: Configuration, where: str) -> None:
     if list(ages) != sorted(set(ages)) or any(not 0 < age < 1 for age in ages):
         raise ConfigurationError(f"{where}: conversion.checkpoints must rise strictly between 0 and 1")
     _check_spans(configuration, where)
+    _check_kafka(configuration.kafka, where)
+
+
+def _check_kafka(kafka: Kafka, where: str) -> None:
+    """What the clients would misread, or ingest stumble over."""
+    for address in kafka.brokers.split(","):
+        match = _ADDRESS.fullmatch(address.strip())
+        if not match or int(match[2] or 0) > 65_535:
+            raise ConfigurationError(
+                f"{where}: kafka.brokers {kafka.brokers!r}: {address.strip()!r} is no address; write host:port, and "
+                "commas between several"
+            )
+    if not kafka.topics:
+        raise ConfigurationError(f"{where}: kafka.topics names no raw topic; leave it out to have the six usual ones")
+    kinds = (*RAW_TOPICS.values(), "progress", "")
+    for topic, kind in kafka.topics.items():
+        if kind not in kinds:
+            raise ConfigurationError(
+                f"{where}: kafka.topics: {topic!r} has rows of type {kind!r}; write {', '.join(kinds[:-1])}, "
+                'or "" where each row says it'
+            )
+
+
+_ADDRESS = re.compile(r"(\[[^\s/@\[\]]+\]|[^\s:/@\[\]]+)(?::(\d{1,5}))?")
 
 
 def _check_spans(configuration: Configuration, where: str) -> None:
@@ -278,7 +301,8 @@ def _check_spans(configuration: Configuration, where: str) -> None:
         "audit_interval": c.audit_interval, "attribution.window": c.attribution.window,
         "attribution.pair_half_life": c.attribution.pair_half_life, "graph.half_life": c.graph.half_life,
         "graph.refresh": c.graph.refresh, "calibration.epoch": c.calibration.epoch,
-        "calibration.half_life": c.calibration.half_life,
+        "calibration.half_life": c.calibration.half_life, "kafka.linger": c.kafka.linger,
+        "kafka.session_timeout": c.kafka.session_timeout,
     }  # fmt: skip
     for name, span in spans.items():
         if span == 0:
@@ -286,7 +310,7 @@ def _check_spans(configuration: Configuration, where: str) -> None:
 
 
 NOT_SETTINGS = (
-    "THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_FAULT_INGEST", "THALWEG_TEST_BROKERS",
+    "THALWEG_CACHE", "THALWEG_DEBUG", "THALWEG_FAULT", "THALWEG_TEST_BROKERS",
     "THALWEG_TEST_KAFKA",
 )  # fmt: skip
 """Variables that configure the machine or a test, and no `Configuration`."""
@@ -302,8 +326,9 @@ def _from_environment(environment: Mapping[str, str], raw: dict[str, Any]) -> No
             value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
             value = text
-        if isinstance(value, datetime.date | datetime.time):
-            value = text  # times are text here, too
+        of_client = path[:2] == ["kafka", "client"] and not isinstance(value, str)  # a password of digits is text
+        if of_client or isinstance(value, datetime.date | datetime.time):  # and so are times
+            value = text
         node = raw
         for part in path[:-1]:
             node = node.setdefault(part, {})

@@ -32,7 +32,7 @@ from .block import Codes, Rows
 from .configuration import Configuration
 from .feedback_kernel import run
 from .feedback_tables import BOOKS, IMPRESSION, ITEM, TALLIES, Outbox, Rules, Tables, codes_type
-from .row import EXAMPLE_ROW, LABEL_ROW, OUTCOME_ROW
+from .row import EXAMPLE_ROW, LABEL_ROW, OUTCOME_ROW, join
 from .stage import Order, Outputs, Stage
 
 F64 = npt.NDArray[np.float64]
@@ -241,9 +241,9 @@ class FeedbackStage(Stage):
     def take(self) -> Outputs:
         """Rows of "outcomes" since the last call, and of "examples" where they are collected."""
         outcomes, examples = int(self._used[0]), int(self._used[1])
-        out: Outputs = {"outcomes": (self._outcomes[:outcomes].copy(), np.zeros((outcomes, 0), np.uint32))}
+        out: Outputs = {"outcomes": (join([self._outcomes[:outcomes]]), np.zeros((outcomes, 0), np.uint32))}
         if self.rules.collect:
-            out["examples"] = (self._examples[:examples].copy(), self._example_indices[:examples].copy())
+            out["examples"] = (join([self._examples[:examples]]), self._example_indices[:examples].copy())
         self._used[:] = 0
         return out
 

@@ -16,7 +16,7 @@ from ..graph_store.state_store import StateError
 from .attribution import AttributionStage
 from .block import NO_CLOCK, Block, no_names
 from .dead_letter import DeadLetter, Reason, dead_letter
-from .stage import Stage
+from .stage import Gap, Stage
 from .wire import Message, Reject, Source, WireError, decode, encode, rows_per_message
 
 PARTS = 1 << 20
@@ -103,8 +103,9 @@ class Host:
 
     def checkpoint(self) -> int:
         """Commit the state; only once everything that `take` gave is acknowledged. Bytes written."""
+        written = self.stage.checkpoint()
         self.since = 0
-        return self.stage.checkpoint()
+        return written
 
     def _check(self, message: Message, offset: int) -> None:
         if message.fingerprint != self._fingerprint:
@@ -133,6 +134,14 @@ class Host:
         index = self._indexes(stage, message.sources)
         if len(block.rows):
             block.rows["source"] = np.array([index[i] for i in range(len(message.sources))])[block.rows["source"]]
+        for source, begin in message.begins:
+            mark = int(stage.marks[index[source]])
+            if 0 < mark < begin:
+                raise Gap(
+                    f"{message.sources[source]}: read up to offset {mark:,}, its log began at {begin:,} when ingest "
+                    f"found no block any more: {begin - mark:,} messages were deleted unread. Keep raw and internal "
+                    "topics longer; to go on without them, take a new kafka.application and a new --state folder"
+                )
         fresh = [each for each in message.rejects if each.offset >= stage.marks[index[each.source]]]
         return replace(
             block,

@@ -9,11 +9,12 @@ time seen, minus the lateness. Rows leave in the order of the least greatest tim
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,15 +25,15 @@ from .dead_letter import DeadLetter, Reason, dead_letter
 from .event import TYPE_NAMES, TYPES
 from .raw_decoder import RawDecoder
 from .reader import shards_of
-from .row import EVENT_ROW, Type
+from .row import EVENT_ROW, Type, join, pick
 from .wire import Message, Reject, Source, rows_per_message
 
 AHEAD = 100_000
 """Rows of one raw partition that may wait; beyond, it is not read on until the others have caught up."""
 CHUNK = 4_096
 """Rows at hand of one raw partition that are looked at together."""
-NAMES_BYTES, NAMES_STEP, REJECTS = 200_000, 1_000, 2_000
-"""Text of item ids from which a block is cut, rows between two looks at that, and rejects from which it is cut."""
+NAMES_BYTES, NAME_BYTES, REJECTS = 120_000, 4_000, 500
+"""Text of item ids at which a block is cut, bytes of one that are told, rejects at which it is cut (it may have 2x)."""
 
 
 class IngestError(RuntimeError):
@@ -71,9 +72,9 @@ class _Feed:
     left_top: int
     loaded_end: int
     loaded_top: int
+    begun: int = 0  # where its log began when its first block was made
     chunks: deque[_Chunk] = field(default_factory=deque)
     idle: bool = False
-    heard: bool = False  # something was read of it, now or before
 
     @property
     def waiting(self) -> int:
@@ -115,7 +116,8 @@ class Ingest:
     ----------
     sources : the raw partitions that there are now
     last : for each shard of thalweg.events its last block, None where there is none
-    now : wall clock, ms: what is ahead of it by more than `time.max_future` is dead-lettered
+    now : wall clock, ms: what is ahead of it by more than `time.max_future` is dead-lettered, a heartbeat only where it
+        is so by `time.lateness` more: the last of a log lets everything through
 
     Raises IngestError where a raw topic is another one than before, or is gone.
 
@@ -151,16 +153,18 @@ class Ingest:
         self._said: tuple[int, bool] | None = None
         self._told: set[int] = set()
         self._untold: dict[int, str] = {}
+        self._longest = 1
         self._limit = min(rows_per_message(EVENT_ROW, self._width), configuration.kafka.block_rows)
         self._letters: list[DeadLetter] = []
-        self.ignored: Counter[str] = Counter()
 
     def _feed(self, source: Source, last: Sequence[Message | None]) -> _Feed:
         """Where a source stands: at the least end over the shards, for what lies behind it may be lost to one."""
         known = [_stood(message, source) for message in last]
         end, top = min(known)
         done = [each[0] for each in known]
-        return _Feed(source, done, end, top, end, top, heard=top > NO_CLOCK)
+        told = [dict(m.begins).get(m.sources.index(source), 0) for m in last if m and source in m.sources]
+        begun = max(told, default=0)
+        return _Feed(source, done, end, top, end, top, begun)
 
     def _decoder(self, index: int, source: Source) -> RawDecoder:
         name = self._configuration.kafka.topics.get(source.topic, "")
@@ -179,9 +183,14 @@ class Ingest:
         return self._feeds[source].waiting < AHEAD
 
     def begins(self, source: int, offset: int) -> None:
-        """Say that the source's log begins at `offset`; IngestError where what was to be read next is gone."""
+        """Say that the source's log begins at `offset`; IngestError where what was to be read next is gone.
+
+        A source of which no shard has anything is new: its blocks begin with the log, and say so from then on.
+        """
         feed = self._feeds[source]
-        if 0 < feed.loaded_end < offset:
+        if feed.loaded_end == max(feed.done) == 0:
+            feed.begun = offset
+        if max(feed.loaded_end, feed.begun) < offset:
             raise IngestError(
                 f"{feed.source}: begins at offset {offset:,}, the blocks end at {feed.loaded_end:,}: "
                 f"{offset - feed.loaded_end:,} messages were deleted unread. Keep the topic longer; to go on without "
@@ -195,30 +204,42 @@ class Ingest:
         offsets, values = offsets[skip:], values[skip:]
         if not len(offsets):
             return
-        feed.idle, feed.heard = False, True
+        feed.idle = False
         for begin in range(0, len(offsets), CHUNK):
             self._load(source, offsets[begin : begin + CHUNK], values[begin : begin + CHUNK])
 
     def _load(self, source: int, offsets: npt.NDArray[np.int64], values: Sequence[bytes | None]) -> None:
         feed = self._feeds[source]
-        rows, codes, names, rejects, ignored = self._decoders[source].decode(values, offsets)
-        self.ignored.update(ignored)
-        ahead = rows["ts"] > self._now() + int(self._configuration.time.max_future)
+        rows, codes, names, rejects, _ = self._decoders[source].decode(values, offsets)
+        time = self._configuration.time
+        ahead = rows["ts"] > self._now() + int(time.max_future)
+        ahead &= (rows["rank"] != Type.PROGRESS) | (rows["ts"] > self._now() + int(time.max_future + time.lateness) + 1)
         if ahead.any():
             rejects = sorted(
                 [*rejects, *self._refused(feed, rows[ahead], offsets, values)], key=lambda letter: letter.row
             )
-            rows, codes = rows[~ahead], codes[~ahead]
+            rows, codes = pick(rows, ~ahead), codes[~ahead]
         for hashed, text in names:
             if hashed not in self._told:
+                if _said_bytes(text) > NAME_BYTES:  # told for people alone; a few of these are more than a broker takes
+                    text = text[: NAME_BYTES // 6]
                 self._untold[hashed] = text
+                self._longest = max(self._longest, _said_bytes(text))
                 self._told.add(hashed)
+        share = max(1, REJECTS // len(self._feeds))  # a block takes something of the first chunk of every feed
+        for begin in range(0, max(1, len(rejects)), share):
+            some = rejects[begin : begin + share]
+            end = int(offsets[-1]) + 1 if begin + share >= len(rejects) else some[-1].row + 1
+            inside = slice(*np.searchsorted(rows["offset"], [feed.loaded_end, end]))
+            self._append(feed, rows[inside], codes[inside], some, end)
+
+    def _append(self, feed: _Feed, rows: Rows, codes: Codes, rejects: list[DeadLetter], end: int) -> None:
         keys = np.maximum.accumulate(np.maximum(rows["ts"], feed.loaded_top)) if len(rows) else rows["ts"]
-        feed.loaded_end = int(offsets[-1]) + 1
+        feed.loaded_end = end
         feed.loaded_top = int(keys[-1]) if len(keys) else feed.loaded_top
         events = rows["rank"] != Type.PROGRESS  # they count for the clock: their time is that of the chunk
         if not events.all():
-            rows, codes, keys = rows[events], codes[events], keys[events]
+            rows, codes, keys = pick(rows, events), codes[events], keys[events]
         feed.chunks.append(_Chunk(rows, codes, keys, rejects, feed.loaded_end, feed.loaded_top))
 
     def _refused(
@@ -272,7 +293,8 @@ class Ingest:
         letters, self._letters = self._letters, []
         blocks = list(self._blocks(rows, codes, letters))
         if not any(feed.chunks for feed in self._feeds):
-            self._untold.clear()  # of rows that were refused
+            self._told.difference_update(self._untold)  # of rows that were refused: the next row tells it
+            self._untold.clear()
         return blocks, letters
 
     def _unsaid(self) -> bool:
@@ -284,18 +306,19 @@ class Ingest:
         have = names = 0
         while have < self._limit and len(self._letters) < REJECTS and names < NAMES_BYTES:
             room = self._limit - have
-            part = self._merge_heads(everything, min(room, NAMES_STEP) if self._untold else room)
+            fit = max(1, (NAMES_BYTES - names) // self._longest)  # rows whose names fit, whatever they are
+            part = self._merge_heads(everything, min(room, fit) if self._untold else room)
             if part is None:
                 break
             parts.append(part)
             have += len(part[0])
             if self._untold:
-                names += sum(len(self._untold.get(item, "")) for item in np.unique(part[0]["item"]).tolist())
+                names += sum(_said_bytes(self._untold.get(item, "")) for item in np.unique(part[0]["item"]).tolist())
         if not parts:
             return np.zeros(0, EVENT_ROW), np.zeros((0, self._width), np.uint32)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([rows for rows, _ in parts]), np.concatenate([codes for _, codes in parts])
+        return join([rows for rows, _ in parts]), np.concatenate([codes for _, codes in parts])
 
     def _merge_heads(self, everything: bool, most: int) -> tuple[Rows, Codes] | None:
         """At most `most` rows of the first chunks, those that nothing at hand precedes; None where nothing moves."""
@@ -323,8 +346,8 @@ class Ingest:
         ]
         if not any(moved):
             return None
-        rows, codes = np.concatenate([part.rows for part in parts]), np.concatenate([part.codes for part in parts])
-        return (rows, codes) if sum(n > 0 for n in counts) <= 1 else (rows[order], codes[order])
+        rows, codes = join([part.rows for part in parts]), np.concatenate([part.codes for part in parts])
+        return (rows, codes) if sum(n > 0 for n in counts) <= 1 else (pick(rows, order), codes[order])
 
     def _leave(self, feed: _Feed, count: int, complete: bool) -> bool:
         """The first chunk's next `count` rows leave, and the rejects among them; all of it where nothing may stay."""
@@ -365,22 +388,35 @@ class Ingest:
             if shards is not None:
                 mine &= shards == q
             ranges = {i: (feed.done[q], max(feed.done[q], feed.left_end)) for i, feed in enumerate(self._feeds)}
+            begins = tuple((i, feed.begun) for i, feed in enumerate(self._feeds) if feed.begun > 0)
             for feed in self._feeds:
                 feed.done[q] = max(feed.done[q], feed.left_end)
-            block = Block(rows[mine], codes[mine], ranges, self._stamp_, self._names(rows[mine]), {}, tops)
+            block = Block(
+                pick(rows, mine), codes[mine], ranges, self._stamp_, self._names(rows["item"][mine]), {}, tops
+            )
             yield (
                 q,
                 Message(
-                    block, self._fingerprint, sources=self.sources, rejects=rejects if q == 0 else (), idle=self.idle
+                    block,
+                    self._fingerprint,
+                    sources=self.sources,
+                    rejects=rejects if q == 0 else (),
+                    idle=self.idle,
+                    begins=begins,
                 ),
             )
 
-    def _names(self, rows: Rows) -> tuple[npt.NDArray[np.uint64], list[str]]:
-        """Text of the item ids among these rows that was not told before."""
-        if not self._untold or not len(rows):
+    def _names(self, among: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], list[str]]:
+        """Text of the item ids among these that was not told before."""
+        if not self._untold or not len(among):
             return np.zeros(0, np.uint64), []
-        items = [item for item in np.unique(rows["item"]).tolist() if item in self._untold]
+        items = [item for item in np.unique(among).tolist() if item in self._untold]
         return np.array(items, np.uint64), [self._untold.pop(item) for item in items]
+
+
+def _said_bytes(name: str) -> int:
+    """Bytes that a name takes in a block's header."""
+    return len(msgspec.json.encode(name)) + 1
 
 
 def _stood(message: Message | None, source: Source) -> tuple[int, int]:

@@ -1,12 +1,12 @@
 """Kernels that read JSON events in their common form, straight from the bytes to hashes and numbers.
 
-They know one flat object, keys and texts of printable ASCII without a backslash, plain numbers, and only what keeps
-every rule of `validation`. A message in any other form is no error here: it is handed over, whole, to the strict
-decoder (`json_rows`), which alone says what is wrong with it. So each step gives a value that `decode`, `value` and
-`instant` would give too, or it gives up.
+They know one flat object, texts, plain numbers, and only what keeps every rule of `validation`. A message in any other
+form is no error here: it is handed over, whole, to the strict decoder (`json_rows`), which alone says what is wrong
+with it. So each step gives a value that `decode`, `value` and `instant` would give too, or it gives up.
 
-First `_scan` writes down where the value of each field stands (`Tokens`), then `_event` reads the fields. The steps are
-merged into `read`: called, each would be handed some thirty arrays (measured: 1.0 microseconds a message, 0.48 merged).
+First `_scan` writes down where the value of each field stands (`Tokens`), then `_event` reads the fields. A text with
+escapes is unescaped in place, which never makes it longer: the bytes are a copy of the messages. The steps are merged
+into `read`: called, each would be handed some thirty arrays (measured: 1.0 microseconds a message, 0.48 merged).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from thalweg.graph_store.hash import SEED_ID, SEED_ID2, hash_span
 from thalweg.graph_store.kernel import kernel, merged_kernel
 
 from .event import FIELDS, MAX_QUANTITY
+from .json_text import blanks, read_text, same
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -43,7 +44,6 @@ _POWERS = np.array([float(10**i) for i in range(23)])
 """10**22 is the greatest power of ten that a double holds exactly."""
 _EXACT = 2**53
 _EDGES = np.array([2.0**-0.75, 2.0**-0.5, 2.0**-0.25])
-_PLAIN = np.array([32 <= byte < 127 and byte not in b'"\\' for byte in range(256)])
 _FAR = np.int64(-(2**63))
 _MONTHS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _LOW = np.uint64(0xFFFFFFFF)
@@ -131,22 +131,6 @@ class Columns(NamedTuple):
 
 
 @merged_kernel
-def _blanks(data, at, end):  # type: ignore[no-untyped-def]
-    """The first byte from `at` on that is no blank."""
-    while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
-        at += 1
-    return at
-
-
-@merged_kernel
-def _quote(data, at, end):  # type: ignore[no-untyped-def]
-    """Where the text that begins at `at` ends; -1 where it is not plain."""
-    while at < end and _PLAIN[data[at]]:
-        at += 1
-    return at if at < end and data[at] == 34 else np.int64(-1)
-
-
-@merged_kernel
 def _number(data, at, end):  # type: ignore[no-untyped-def]
     """Kind and end of the number at `at`; kind -1 where it is none, has an exponent, or is a whole -0."""
     minus = at < end and data[at] == 45
@@ -170,17 +154,6 @@ def _number(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @merged_kernel
-def _same(data, a, b, letters, first, last):  # type: ignore[no-untyped-def]
-    """Whether data[a:b] is letters[first:last]."""
-    if b - a != last - first:
-        return False
-    for k in range(b - a):
-        if data[a + k] != letters[first + k]:
-            return False
-    return True
-
-
-@merged_kernel
 def _literal(data, at, end):  # type: ignore[no-untyped-def]
     """Kind and end of true, false or null at `at`; kind -1 where it is none of them."""
     if end - at >= 4:
@@ -198,8 +171,8 @@ def _literal(data, at, end):  # type: ignore[no-untyped-def]
 def _token(data, at, end):  # type: ignore[no-untyped-def]
     """Kind of the value at `at`, its first byte, its end, and the byte after it; kind -1: hand the message over."""
     if at < end and data[at] == 34:
-        stop = _quote(data, at + 1, end)
-        return np.int64(TEXT if stop >= 0 else -1), at + 1, stop, stop + 1
+        stop, after = read_text(data, at + 1, end)
+        return np.int64(TEXT if stop >= 0 else -1), at + 1, stop, after
     if at < end and data[at] >= 97:
         kind, stop = _literal(data, at, end)
     else:
@@ -211,11 +184,11 @@ def _token(data, at, end):  # type: ignore[no-untyped-def]
 def _field(data, a, b, table, place):  # type: ignore[no-untyped-def]
     """Index of the field named data[a:b]; a new name is put into the table. -1 where there is no room."""
     which = table.guess[place]
-    if _same(data, a, b, table.letters, table.ends[which], table.ends[which + 1]):
+    if same(data, a, b, table.letters, table.ends[which], table.ends[which + 1]):
         return which
     count = table.size[0]
     for which in range(count):
-        if _same(data, a, b, table.letters, table.ends[which], table.ends[which + 1]):
+        if same(data, a, b, table.letters, table.ends[which], table.ends[which + 1]):
             table.guess[place] = which
             return which
     first = table.ends[count]
@@ -233,29 +206,29 @@ def _scan(data, at, end, table, tokens):  # type: ignore[no-untyped-def]
     """Write down the values of the flat object data[at:end]; False where the message is to be handed over."""
     for which in range(table.size[0]):
         tokens.kind[which] = ABSENT
-    at = _blanks(data, at, end)
+    at = blanks(data, at, end)
     if at == end or data[at] != 123:
         return False
     for place in range(table.guess.shape[0]):
-        at = _blanks(data, at + 1, end)
+        at = blanks(data, at + 1, end)
         if at >= end or data[at] != 34:
             return False
-        stop = _quote(data, at + 1, end)
+        stop, after = read_text(data, at + 1, end)
         if stop < 0:
             return False
         which = _field(data, at + 1, stop, table, place)
-        at = _blanks(data, stop + 1, end)
+        at = blanks(data, after, end)
         if which < 0 or at >= end or data[at] != 58:
             return False
-        kind, begin, stop, at = _token(data, _blanks(data, at + 1, end), end)
+        kind, begin, stop, at = _token(data, blanks(data, at + 1, end), end)
         if kind < 0 or (which < table.size[0] and tokens.kind[which] != ABSENT):
             return False
         tokens.kind[which], tokens.begin[which], tokens.stop[which] = kind, begin, stop
-        at = _blanks(data, at, end)
+        at = blanks(data, at, end)
         if at >= end or (data[at] != 44 and data[at] != 125):
             return False
         if data[at] == 125:
-            return _blanks(data, at + 1, end) == end
+            return blanks(data, at + 1, end) == end
     return False
 
 
@@ -281,7 +254,7 @@ def _type(data, tokens, terms):  # type: ignore[no-untyped-def]
         return np.int64(terms.default)
     if kind == TEXT:
         for t in range(terms.type_ends.shape[0] - 1):
-            if _same(data, a, b, terms.types, terms.type_ends[t], terms.type_ends[t + 1]):
+            if same(data, a, b, terms.types, terms.type_ends[t], terms.type_ends[t + 1]):
                 return np.int64(t)
     return np.int64(-1)
 
@@ -367,15 +340,16 @@ def _time(data, tokens, terms):  # type: ignore[no-untyped-def]
 
 @merged_kernel
 def _nobody(data, a, b, terms, words):  # type: ignore[no-untyped-def]
-    """1 where the id data[a:b] stands for nobody, 0 where it does not, -1 where blanks make it a question."""
+    """1 where the id data[a:b] stands for nobody, 0 where it does not, -1 where blanks may make it a question."""
     if a == b:
         return 1
     if terms.first[data[a]] == 0:
         return 0
-    if data[a] == 32 or data[b - 1] == 32:
-        return -1
+    for byte in (data[a], data[b - 1]):
+        if byte <= 32 or byte >= 127:  # Unicode has blanks of its own
+            return -1
     for w in range(words):
-        if _same(data, a, b, terms.words, terms.word_ends[w], terms.word_ends[w + 1]):
+        if same(data, a, b, terms.words, terms.word_ends[w], terms.word_ends[w + 1]):
             return 1
     return 0
 

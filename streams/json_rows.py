@@ -1,7 +1,7 @@
 """JSON messages to rows, fast: what is in the common form by `json_kernel`, the rest by the strict decoder.
 
 The outcome is that of `decode.Decoder` and `intake.event_rows`, bit for bit, whatever the mix: a test holds the two
-side by side. Publishers write the common form (msgspec, `json.dumps`, `JSON.stringify` of flat ASCII objects).
+side by side. Publishers write the common form (msgspec, `json.dumps`, `JSON.stringify` of flat objects).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .event import FIELDS, NOBODY, TYPE_NAMES
 from .instant import UTC, zone_of
 from .intake import Intake, _distinct, _fill, _multipliers, _numeric_codes, _transpose, feature_seed
 from .json_kernel import STRANGERS, Columns, Table, Terms, Tokens, read
-from .row import EVENT_ROW, Type
+from .row import EVENT_ROW, Type, join, pick
 from .validation import Rules
 
 U64 = npt.NDArray[np.uint64]
@@ -70,7 +70,7 @@ def _terms(rules: Rules, default_type: int) -> Terms:
     words, word_ends = _joined([word.encode() for word in (*NOBODY, "0")])
     first = np.zeros(256, np.uint8)
     first[words[word_ends[:-1]]] = 1
-    first[32] = 1
+    first[:33], first[127:] = 1, 1
     types, type_ends = _joined([TYPE_NAMES[int(kind)].encode() for kind in Type])
     source = rules.source.encode() + b"#"
     return Terms(
@@ -152,12 +152,12 @@ class FastDecoder:
         """Decode the messages at `offsets` (int64 [n]), which rise and may have holes."""
         n = len(values)
         try:
-            data = b"".join(values)  # type: ignore[arg-type]
+            data = bytearray().join(values)  # type: ignore[arg-type]
             ends = np.zeros(n + 1, np.int64)
             np.cumsum(np.fromiter(map(len, values), np.int64, n), out=ends[1:])  # type: ignore[arg-type]
         except TypeError:  # a message without a value, which an empty one stands for: both are handed over
             found = [value or b"" for value in values]
-            data, ends = b"".join(found), np.cumsum([0, *map(len, found)]).astype(np.int64)
+            data, ends = bytearray().join(found), np.cumsum([0, *map(len, found)]).astype(np.int64)
         if n > len(self._room.at):
             self._room = _columns(len(self._features), n)
         self._table.met[:] = 0
@@ -168,7 +168,7 @@ class FastDecoder:
         fast = self._fast(data, offsets, got, ignored)
         return fast if got == n else self._merged(fast, self._strict(values, offsets, got), ignored)
 
-    def _fast(self, data: bytes, offsets: I64, got: int, ignored: dict[str, int]) -> Decoded:
+    def _fast(self, data: bytearray, offsets: I64, got: int, ignored: dict[str, int]) -> Decoded:
         """Rows of the first `got` columns of the working arrays."""
         room = self._room
         hashes, numbers, codes = room.hashes[:, :got], room.numbers[:, :got], room.codes[:, :got]
@@ -181,7 +181,7 @@ class FastDecoder:
         _fill(rows, hashes, numbers, price, price.view(np.uint64), by_row, self._odd, self._index, at)
         return Decoded(rows, by_row, self._names(data, hashes[3]), [], ignored)
 
-    def _names(self, data: bytes, hashes: U64) -> tuple[U64, list[str]]:
+    def _names(self, data: bytearray, hashes: U64) -> tuple[U64, list[str]]:
         """Hash and text of the distinct item ids among the columns."""
         n = len(hashes)
         size = 1 << max(4, (2 * n).bit_length())
@@ -227,10 +227,10 @@ class FastDecoder:
 
     def _merged(self, fast: Decoded, strict: Decoded, ignored: dict[str, int]) -> Decoded:
         """Both in the order of the offsets."""
-        rows, codes = np.concatenate([fast.rows, strict.rows]), np.concatenate([fast.codes, strict.codes])
+        rows, codes = join([fast.rows, strict.rows]), np.concatenate([fast.codes, strict.codes])
         if len(fast.rows) and len(strict.rows):
             order = np.argsort(rows["offset"])
-            rows, codes = rows[order], codes[order]
+            rows, codes = pick(rows, order), codes[order]
         names = dict(zip(fast.names[0].tolist(), fast.names[1], strict=True))
         names.update(zip(strict.names[0].tolist(), strict.names[1], strict=True))
         told = np.array(list(names), np.uint64), list(names.values())

@@ -22,7 +22,7 @@ try:
         TopicCollection,
         TopicPartition,
     )
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 except ModuleNotFoundError as error:
     raise BrokerError(f"{error.name} is not installed; run: pip install 'thalweg[kafka]'") from None
 
@@ -32,8 +32,12 @@ from .topology import FLOWS
 TIMEOUT = 20.0
 """Seconds that a broker has to answer."""
 
-MAX_MESSAGE = 1_000_000
-"""Bytes of one message: below the 1 MB that brokers take unless told otherwise."""
+FETCH_WAIT = 100
+"""Milliseconds that a broker may hold back a fetch for which it has nothing. The embedded broker looks again after half
+of it only."""
+
+MAX_MESSAGE, TAKEN = 1_000_000, 1_048_588
+"""Bytes of one message: below what brokers take unless told otherwise, and what internal topics are told to take."""
 
 DEAD_LETTERS = "dead_letters"
 
@@ -44,9 +48,11 @@ def client_settings(kafka: Kafka) -> dict[str, Any]:
     >>> client_settings(Kafka(brokers="b:1", client={"security_protocol": "SSL"}))["security.protocol"]
     'SSL'
     """
-    said = {key.replace("_", "."): value for key, value in kafka.client.items()}
+    said = {key if key == "log_level" else key.replace("_", "."): value for key, value in kafka.client.items()}
     # 2: librdkafka's own lines about every try to connect stay out of the terminal; what fails is raised as one error
-    return {"bootstrap.servers": kafka.brokers, "log_level": 2, **said}
+    # A broker that comes back is met by all of them within a second, not by one at once and by the next after ten
+    soon = {} if "reconnect.backoff.ms" in said else {"reconnect.backoff.max.ms": 1000}
+    return {"bootstrap.servers": kafka.brokers, "log_level": 2, **soon, **said}
 
 
 def internal(kafka: Kafka, topic: str) -> str:
@@ -89,10 +95,17 @@ def make_admin(kafka: Kafka) -> AdminClient:
 def make_producer(kafka: Kafka, **more: Any) -> Producer:
     """An idempotent producer that waits for all replicas. Blocks are compressed already; it compresses nothing.
 
+    What it sends arrives as a prefix of what it was given, whatever fails: it lets no message time out, which would
+    leave a hole that no reader gets past, and stops for good at one that cannot be delivered. Whoever waits for
+    acknowledgements bounds that, see `Outbox`.
+
     >>> type(make_producer(Kafka())).__name__
     'Producer'
     """
-    settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 2, "message.max.bytes": MAX_MESSAGE + 100_000}
+    settings = {
+        "enable.idempotence": True, "enable.gapless.guarantee": True, "message.timeout.ms": 0, "acks": "all",
+        "linger.ms": 2, "message.max.bytes": MAX_MESSAGE + 100_000,
+    }  # fmt: skip
     return _client(Producer, kafka, **{**settings, **more})
 
 
@@ -100,6 +113,7 @@ def make_consumer(kafka: Kafka, group: str, **more: Any) -> Consumer:
     """A consumer that commits nothing by itself and reports the end of a partition."""
     settings = {
         "group.id": group, "enable.auto.commit": False, "enable.partition.eof": True, "auto.offset.reset": "error",
+        "fetch.wait.max.ms": client_settings(kafka).get("fetch.wait.max.ms", FETCH_WAIT),
         "fetch.queue.backoff.ms": 2,  # librdkafka else pauses for 1 s whenever its queue is full
         "allow.auto.create.topics": False,
     }  # fmt: skip
@@ -143,6 +157,18 @@ def topic_ids(kafka: Kafka, names: Iterable[str]) -> dict[str, str | None]:
     return out
 
 
+def largest_message(kafka: Kafka, names: Iterable[str]) -> int:
+    """Bytes of the largest message that all of these topics take, `MAX_MESSAGE` at most, or where they do not say."""
+    admin, wanted = make_admin(kafka), [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    least = MAX_MESSAGE
+    for future in admin.describe_configs(wanted, request_timeout=TIMEOUT).values() if wanted else ():
+        try:
+            least = min(least, int(future.result(TIMEOUT)["max.message.bytes"].value))
+        except (KafkaException, KeyError, TypeError, ValueError):  # not for us to see, or not known there
+            continue
+    return least
+
+
 def create_topics(kafka: Kafka, events: int, raw: int = 1) -> list[str]:
     """Make the topics that are missing: events with `events` partitions, raw ones with `raw`; the names made.
 
@@ -163,7 +189,14 @@ def _create(kafka: Kafka, missing: dict[str, int]) -> list[str]:
     admin, made = make_admin(kafka), []
     if not missing:
         return []
-    new = [NewTopic(topic, num_partitions=count, replication_factor=-1) for topic, count in missing.items()]
+    mine = f"{kafka.application}."
+    new = [
+        NewTopic(
+            topic, num_partitions=count, replication_factor=-1,
+            config={"max.message.bytes": str(TAKEN)} if topic.startswith(mine) and topic not in kafka.topics else {},
+        )
+        for topic, count in missing.items()
+    ]  # fmt: skip
     for topic, future in admin.create_topics(new, request_timeout=TIMEOUT).items():
         try:
             future.result(TIMEOUT)
@@ -216,7 +249,7 @@ def tail(kafka: Kafka, topic: str, partition: int, accept: Any = None) -> tuple[
     # The end is reported by a fetch that found nothing, and a broker holds that back for half a second unless told.
     consumer = make_consumer(kafka, f"{kafka.application}-tail", **{"fetch.wait.max.ms": 20})
     try:
-        low, high = _watermarks(kafka, consumer, topic, partition)
+        low, high = watermarks(kafka, consumer, topic, partition)
         start, found = max(low, high - 1), None
         while True:
             found = _read_to_end(kafka, consumer, TopicPartition(topic, partition, start), accept) or found
@@ -227,12 +260,36 @@ def tail(kafka: Kafka, topic: str, partition: int, accept: Any = None) -> tuple[
         consumer.close()
 
 
-def _watermarks(kafka: Kafka, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+def end_of(kafka: Kafka, topic: str, partition: int) -> int:
+    """Offset behind the last message that was ever there: also where everything has expired."""
+    last = tail(kafka, topic, partition)
+    if last is not None:
+        return last[0] + 1
+    consumer = make_consumer(kafka, f"{kafka.application}-tail")
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)
-    except KafkaException as error:
-        raise _reach(kafka, error) from None
-    return low, high
+        return watermarks(kafka, consumer, topic, partition)[1]
+    finally:
+        consumer.close()
+
+
+_SETTLING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC,
+)  # fmt: skip
+"""Errors about a partition that pass by themselves: its topic was just made, or its leader moves."""
+
+
+def watermarks(kafka: Kafka, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """Offset of the first message, and behind the last one, as the broker says; BrokerError where it does not."""
+    until = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)
+            return low, high
+        except KafkaException as error:
+            if error.args[0].code() not in _SETTLING or time.monotonic() > until:
+                raise _reach(kafka, error) from None
+            time.sleep(0.1)
 
 
 def _read_to_end(

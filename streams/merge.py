@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..graph_store.kernel import kernel
 from .block import NO_CLOCK, Codes, Rows
+from .row import join, pick
 
 
 @kernel
@@ -135,12 +136,12 @@ class Merge:
         if not moving:
             return None
         staying = [chunk for chunk in self._chunks if chunk.earliest >= clock]
-        rows = moving[0].rows if len(moving) == 1 else np.concatenate([chunk.rows for chunk in moving])
+        rows = moving[0].rows if len(moving) == 1 else join([chunk.rows for chunk in moving])
         features = moving[0].features if len(moving) == 1 else np.concatenate([chunk.features for chunk in moving])
         ready = rows["ts"] < clock
         among = np.flatnonzero(ready)
         if len(among) < len(rows):
-            stay = rows[~ready]
+            stay = pick(rows, ~ready)
             staying.insert(0, _Chunk(int(stay["ts"].min()), stay, features[~ready]))
         self._chunks = staying
         return rows, features, total_order(rows, among)
@@ -149,4 +150,4 @@ class Merge:
         """All held rows with their features, as copies; the empty arrays where there are none."""
         if not self._chunks:
             return empty_rows, empty_features
-        return np.concatenate([c.rows for c in self._chunks]), np.concatenate([c.features for c in self._chunks])
+        return join([c.rows for c in self._chunks]), np.concatenate([c.features for c in self._chunks])

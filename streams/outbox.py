@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -10,6 +11,8 @@ from .broker_error import BrokerError
 from .configuration import Kafka
 from .kafka import make_producer
 
+OUTAGE = 300.0
+"""Seconds without an acknowledgement, while messages wait for one, after which `poll` gives up."""
 FLUSH_TIMEOUT = 60.0
 """Seconds that the broker has to acknowledge what was sent; beyond, the process ends, and the next sends it again."""
 
@@ -29,44 +32,69 @@ class Outbox:
         self._brokers = kafka.brokers
         self._producer = producer if producer is not None else make_producer(kafka)
         self._failed: str | None = None
+        self._sent = self._answered = 0
+        self._heard = time.monotonic()
 
     def send(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> None:
         """Hand one message over; waits where too much is on its way."""
         self._check()
         until = time.monotonic() + FLUSH_TIMEOUT
+        if not self.waiting:
+            self._heard = time.monotonic()
         while True:
             try:
                 self._producer.produce(topic, value, key, partition, on_delivery=self._delivered)
-                self._producer.poll(0)
-                return
             except BufferError:
                 if time.monotonic() > until:
                     raise BrokerError(f"{self._brokers}: the broker takes nothing more; is it running?") from None
-                self._producer.poll(0.1)
+                self._serve(0.1)
+                self._check()
             except KafkaException as error:
                 raise BrokerError(f"{topic}/{partition}: {error.args[0].str()}") from None
+            else:
+                self._sent += 1
+                self._serve()
+                return
 
     def poll(self) -> None:
-        """Take acknowledgements that have come; BrokerError where one says that a message was not delivered."""
-        self._producer.poll(0)
+        """Take acknowledgements that have come; BrokerError where one says that a message was not delivered, or, for
+        who asks so again and again, none has come for `OUTAGE`."""
+        self._serve()
         self._check()
+        if self.waiting and time.monotonic() - self._heard > OUTAGE:
+            raise BrokerError(f"{self._brokers}: nothing was acknowledged for {OUTAGE:.0f} s; is the broker running?")
 
     def flush(self) -> None:
         """Wait until everything sent is acknowledged."""
-        left = self._producer.flush(FLUSH_TIMEOUT)
+        until = time.monotonic() + FLUSH_TIMEOUT
+        while self.waiting and self._failed is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise BrokerError(
+                    f"{self._brokers}: {self.waiting:,} messages are not acknowledged after {FLUSH_TIMEOUT:.0f} s; "
+                    "nothing of them is checkpointed, the next start sends them again"
+                )
+            self._serve(min(left, 0.5), self._producer.flush)  # one that failed can wait on for what never comes
         self._check()
-        if left:
-            raise BrokerError(
-                f"{self._brokers}: {left:,} messages are not acknowledged after {FLUSH_TIMEOUT:.0f} s; nothing of them "
-                "is checkpointed, the next start sends them again"
-            )
 
     @property
     def waiting(self) -> int:
         """Messages that are not acknowledged yet."""
-        return len(self._producer)
+        return self._sent - self._answered
+
+    def _serve(self, seconds: float = 0.0, by: Callable[[float], int] | None = None) -> None:
+        """Let the client call back. A fatal error it raises here, or inside `_delivered`: then it is a SystemError."""
+        before = self._answered
+        try:
+            (by or self._producer.poll)(seconds)
+        except (KafkaException, SystemError) as error:
+            fatal = error if isinstance(error, KafkaException) else error.__cause__ or error
+            self._failed = self._failed or f"{self._brokers}: {fatal}"
+        if self._answered != before:
+            self._heard = time.monotonic()
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        self._answered += 1
         if error is not None and self._failed is None:
             self._failed = f"{message.topic()}/{message.partition()}: a message was not delivered: {error.str()}"
 

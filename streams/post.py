@@ -23,11 +23,18 @@ from .raw_reader import RawReader
 from .state_directory import make_stage, open_store
 from .wire import Source
 
+TOLD = 10.0
+"""Seconds between two lines in the log about checkpoints."""
+HELD_ALARM = 1_000_000
+"""Rows held in one stage at which a warning says so; again at twice as many."""
+
 LOCK_WAIT = 20.0
 """Seconds that a folder may be in use by the worker that had the partition before."""
 
-SHARE = 4
-"""A checkpoint waits at least so many times as long as the last one took."""
+SHARE, SHARE_BEHIND, BEHIND = 4, 20, 8
+"""A checkpoint waits at least so many times as long as the last one took; the second while the worker is pressed: more
+than `BEHIND` messages wait for one of its stages, or much for its ingest. For then no answer is fresh anyway, and
+reading on is what makes it so."""
 
 log = logging.getLogger("thalweg.worker")
 
@@ -45,6 +52,10 @@ class Post:
     thread : everything that touches the stage runs on it
     host : the stage's host
     handled : messages taken in this process
+    behind : messages on the topic that it has not taken, set by the worker
+    pressed : set by the worker, see `SHARE_BEHIND`
+    broken : taking or saving failed; it saves nothing any more, for its state may hold half a block, or more than was
+        sent: the next start reads on from the checkpoint before
     """
 
     def __init__(self, configuration: Configuration, state: Path, name: str, input: Source, examples: bool) -> None:
@@ -62,13 +73,19 @@ class Post:
         self._outbox = Outbox(configuration.kafka)
         self._raw = RawReader(configuration.kafka)
         self._last, self._cost = time.monotonic(), 0.0
-        self.handled = 0
+        self._told, self._alarm = 0.0, HELD_ALARM
+        self.handled = self.behind = 0
+        self.pressed = self.broken = False
 
     def take(self, offset: int, value: bytes | None) -> None:
-        """Take one message, send what it yields, checkpoint where one is due."""
+        """Take one message; send what it yields, checkpoint where one is due."""
+        if self.broken:
+            return
         kafka = self.configuration.kafka
+        self.broken = True
         for topic, message in self.host.take(offset, value):
             self._outbox.send(internal(kafka, topic), 0, message)
+        self.broken = False
         self.handled += 1
         fault.reach(f"{self.name} block sent")
         self.checkpoint_if_due()
@@ -76,36 +93,42 @@ class Post:
     def checkpoint_if_due(self) -> None:
         """Checkpoint where something was taken since the last one, and that is long enough ago."""
         waited = time.monotonic() - self._last
-        if self.host.since and waited >= max(int(self.configuration.kafka.checkpoint) / 1000, SHARE * self._cost):
+        share = SHARE_BEHIND if self.pressed else SHARE
+        if self.host.since and waited >= max(int(self.configuration.kafka.checkpoint) / 1000, share * self._cost):
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Wait for the acknowledgements, then commit; nothing where nothing was taken."""
-        if not self.host.since:
+        if not self.host.since or self.broken:
             return
+        self.broken = True
         self._send_letters()
         self._outbox.flush()
         began = time.monotonic()
         fault.reach("checkpoint begins")
         self.host.checkpoint()
         fault.reach("checkpoint done")
+        self.broken = False
         self._last = time.monotonic()
         self._cost = self._last - began
+        if self._last - self._told >= TOLD:
+            self._told = self._last
+            log.info("saved %s clock=%d behind=%d", self._place(), self.host.stage.clock, self.behind)
 
     def _send_letters(self) -> None:
         letters, aside = self.host.take_letters()
         topic = internal(self.configuration.kafka, DEAD_LETTERS)
         for letter in letters:
             self._outbox.send(topic, 0, to_json(letter), str(letter.place).encode())
-        for each in aside:
-            self._send_aside(topic, each)
+        self._send_aside(topic, aside)
 
-    def _send_aside(self, topic: str, aside: Aside) -> None:
-        """A dead letter for a raw row that attribution set aside, with its bytes read again from its topic."""
-        source, offset, reason, kind = aside
-        name, raw, detail = self._raw.read(source, offset)
-        letter = dead_letter((name, offset, offset + 1), Reason(reason), raw, detail=detail, kind=kind)
-        self._outbox.send(topic, 0, to_json(letter), str(letter.place).encode())
+    def _send_aside(self, topic: str, aside: list[Aside]) -> None:
+        """Dead letters for raw rows that attribution set aside, with their bytes read again from their topics."""
+        why = {(source, offset): (reason, kind) for source, offset, reason, kind in aside}
+        for source, offset, name, raw, detail in self._raw.read(why):
+            reason, kind = why[source, offset]
+            letter = dead_letter((name, offset, offset + 1), Reason(reason), raw, detail=detail, kind=kind)
+            self._outbox.send(topic, 0, to_json(letter), str(letter.place).encode())
 
     def close(self) -> None:
         """Give the folder back. What is not checkpointed is read again by the next owner."""
@@ -114,17 +137,25 @@ class Post:
             builds.close()
         self._raw.close()
         self._store.close()
-        log.info("closed stage=%s partition=%d position=%d", self.name, self.host.input.partition, self.host.position)
+        log.info("closed %s", self._place())
+
+    def _place(self) -> str:
+        return f"stage={self.name} partition={self.host.input.partition} position={self.host.position}"
 
     def status(self) -> dict[str, object]:
-        """What an operator sees of it."""
+        """What an operator sees of it; where very many rows are held, a warning too."""
         stage = self.host.stage
+        held = stage.merge.held
+        if held >= self._alarm:
+            self._alarm = 2 * held
+            log.warning("holds %d rows %s: they wait for what another shard has still to send", held, self._place())
         return {
             "stage": self.name,
             "partition": self.host.input.partition,
             "position": self.host.position,
+            "behind": self.behind,
             "clock": stage.clock,
-            "held": stage.merge.held,
+            "held": held,
             "blocks": self.handled,
             "unacknowledged": self._outbox.waiting,
             "idle": self.host.idle,

@@ -6,8 +6,9 @@ dead-lettered here. Files are merged by running event time, as a replay merges t
 
 A heartbeat is a row of type `progress` with the greatest time so far, for every partition of every raw topic: it lets
 the clock pass where a partition has nothing to say. Some of them are marks: sent once everything before is
-acknowledged, they carry how far each file is published. The same command reads the last marks and goes on from there;
-of what comes next it sends only what does not stand behind them already: duplicates would count as late rows.
+acknowledged, they carry how far each file is published, and how it begins. The same command reads the last marks and
+goes on from there; of what comes next it sends only what does not stand behind them already: duplicates would count as
+late rows.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from .broker_error import BrokerError
 from .configuration import Configuration
 from .dead_letter import DeadLetter, Reason, dead_letter, to_json
 from .event import TYPE_NAMES, CanonicalBatch
-from .kafka import DEAD_LETTERS, MAX_MESSAGE, internal, partitions, read_on, tail
+from .instant import MILLISECONDS_BELOW, SECONDS_BELOW, from_text
+from .kafka import DEAD_LETTERS, internal, largest_message, make_producer, partitions, read_on, tail
 from .log import open_log
-from .log_file import LogFile
+from .log_file import LogError, LogFile
 from .outbox import Outbox
+from .row import Type
 
 READ = 8_192
 """Rows read from a file at once."""
-LARGEST = MAX_MESSAGE - 1_000
-"""Bytes an event may have; a larger one is dead-lettered here, for no broker would take it."""
+OVERHEAD = 1_000
+"""Bytes that a message may need around key and value. What is then more than its topic takes is dead-lettered here."""
 BEAT_ROWS, BEAT_SECONDS = 1_000, 1.0
 """Rows, or wall time in s, between two heartbeats."""
 MARK_ROWS, MARK_SECONDS = 20_000, 5.0
@@ -83,7 +88,7 @@ def publish(
 
     Parameters
     ----------
-    speed : times real time; None: flat out
+    speed : times real time, above 0; None: flat out
     close : end with heartbeats far enough ahead that nothing stays held
     again : from the beginning, whatever was published before
 
@@ -98,6 +103,7 @@ class _Publisher:
     ) -> None:
         self._kafka = configuration.kafka
         self._lateness = int(configuration.time.lateness)
+        self._unit = configuration.time.unit
         self._speed = speed
         log = open_log(logs, configuration)
         self._files = {file.name: file for file in log.files}
@@ -113,13 +119,17 @@ class _Publisher:
             )
         self._top = self._beaten = NEVER
         self._there: dict[tuple[str, int], Counter[bytes]] = {}
+        self._unmarked: list[tuple[str, int]] = []
+        self._first = {name: first for name, file in self._files.items() if (first := _first(file))}
         self._done = dict.fromkeys(self._files, 0) | ({} if again else self._published())
         self.result = Published(resumed=sum(self._done.values()))
         self._beat_at, self._beat_when = self.result.resumed, time.monotonic()
         self._mark_at, self._mark_when = (self.result.resumed if self._top > NEVER else -MARK_ROWS), time.monotonic()
         # A mark before all of `_there` is passed would hide the rest of it from the next run.
         self._mark_from = self._mark_at + MARK_ROWS if self._there else 0
-        self._outbox = Outbox(self._kafka, None)
+        self._largest = largest_message(self._kafka, self._partitions)
+        # A broker measures batches: one of many small events must not be larger than one event may be.
+        self._outbox = Outbox(self._kafka, make_producer(self._kafka, **{"batch.size": self._largest - OVERHEAD}))
 
     def go(self, close: bool, progress: Progress | None, stop: Callable[[], bool]) -> Published:
         """Send all of it, or until `stop`."""
@@ -127,6 +137,8 @@ class _Publisher:
         total = sum(file.rows or 0 for file in self._files.values()) or None
         sent = self.result.resumed
         first: tuple[float, int] | None = None
+        if self._unmarked:
+            self._beat(self._top, self._unmarked, published=self._done, first=self._first)
         for key, name, at, what in _merged(self._files, self._done):
             if sent % TICK == 0 or self._speed is not None:
                 if stop():
@@ -174,7 +186,7 @@ class _Publisher:
     def _mark(self, ts: int) -> None:
         """A heartbeat that says how far the files are published; all of that is acknowledged before it is sent."""
         self._outbox.flush()
-        self._beat(ts, published=self._done)
+        self._beat(ts, published=self._done, first=self._first)
 
     def _wait(self, first: tuple[float, int], key: int, stop: Callable[[], bool]) -> bool:
         """Until it is time for a row at `key`; False where it was told to stop."""
@@ -189,27 +201,37 @@ class _Publisher:
     def event(self, record: dict[str, Any], place: tuple[str, int, int]) -> None:
         """One event to the topic of its type; a dead letter with its (file, row, line) where it cannot be sent."""
         kind = TYPE_NAMES[record["type"]]
-        record["type"] = kind
+        if record["type"] == Type.PROGRESS:
+            self._beat(max(self._top, record["ts"]))
+            return
+        record["type"], record["ts"] = kind, self._when(record["ts"])
         topic = self._topics.get(kind) or self._topics.get("")
         value = msgspec.json.encode(record)
-        if topic is None or len(value) > LARGEST:
-            detail = f"no raw topic takes rows of type {kind}" if topic is None else f"{len(value):,} bytes"
+        key = next((record[k] for k in ("user_id", "order_id", "request_id", "event_id") if record.get(k)), "")
+        if topic is None or not self._fits(key, value):
+            detail = f"no raw topic takes rows of type {kind}" if topic is None else self._too_large(value)
             self._refuse(place, value, Reason.BAD_TYPE if topic is None else Reason.BAD_ROW, detail, kind)
             return
-        key = next((record[k] for k in ("user_id", "order_id", "request_id", "event_id") if record.get(k)), "")
         self._send(topic, key, value)
         self.result.events += 1
 
     def broken(self, letter: DeadLetter) -> None:
         """A row that is no event: the bytes that it is, to the topic of its type; else a dead letter."""
-        topic = self._topics.get(letter.type)
-        whole = letter.raw is None or len(letter.raw) == letter.length
+        topic = self._topics.get(letter.type) or self._topics.get("")
+        key = f"{letter.source}#{letter.row}"
+        whole = letter.raw is None or len(letter.raw) == letter.length and self._fits(key, letter.raw)
         if topic is None or not whole:
             self._outbox.send(internal(self._kafka, DEAD_LETTERS), 0, to_json(letter), str(letter.place).encode())
             self.result.dead_letters += 1
             return
-        self._send(topic, f"{letter.source}#{letter.row}", letter.raw)
+        self._send(topic, key, letter.raw)
         self.result.broken += 1
+
+    def _fits(self, key: str, value: bytes) -> bool:
+        return len(key.encode()) + len(value) + OVERHEAD <= self._largest
+
+    def _too_large(self, value: bytes) -> str:
+        return f"{len(value):,} bytes; the raw topics take {self._largest:,} a message (max.message.bytes)"
 
     def _refuse(self, place: tuple[str, int, int], value: bytes, reason: Reason, detail: str, kind: str) -> None:
         letter = dead_letter(place, reason, value, detail=detail, kind=kind)
@@ -219,60 +241,107 @@ class _Publisher:
     def _send(self, topic: str, key: str, value: bytes | None) -> None:
         partition = _partition(key, self._partitions[topic])
         there = self._there.get((topic, partition))
-        if there and there[value or b""] > 0:
-            there[value or b""] -= 1
+        if there and there[name := _short(value)] > 0:
+            there[name] -= 1
             return
         self._outbox.send(topic, partition, value, key.encode())
         self.result.topics[topic] = self.result.topics.get(topic, 0) + 1
 
-    def _beat(self, ts: int, **more: dict[str, int]) -> None:
-        """A heartbeat into every partition of every raw topic."""
+    def _when(self, ts: int) -> int | str:
+        """A time as ingest is to read it: ms, or text where it would take the number for another unit."""
+        if self._unit == "ms" or (self._unit == "auto" and SECONDS_BELOW <= ts < MILLISECONDS_BELOW):
+            return ts
+        return f"{np.datetime64(ts, 'ms')}Z"
+
+    def _beat(self, ts: int, to: Sequence[tuple[str, int]] | None = None, **more: Mapping[str, Any]) -> None:
+        """A heartbeat into every partition of every raw topic, or into those named."""
         if ts == NEVER:
             return
         self._beaten = max(self._beaten, ts)
-        value = msgspec.json.encode({"type": "progress", "ts": ts, "event_id": f"heartbeat-{ts}", **more})
-        for topic, count in self._partitions.items():
-            for partition in range(count):
-                self._outbox.send(topic, partition, value, b"heartbeat")
-                self.result.heartbeats += 1
+        value = msgspec.json.encode({"type": "progress", "ts": self._when(ts), "event_id": f"heartbeat-{ts}", **more})
+        for topic, partition in self._places() if to is None else to:
+            self._outbox.send(topic, partition, value, b"heartbeat")
+            self.result.heartbeats += 1
+
+    def _places(self) -> list[tuple[str, int]]:
+        return [(topic, partition) for topic, count in self._partitions.items() for partition in range(count)]
 
     def _published(self) -> dict[str, int]:
         """How far every file was published: the last mark of all, for it was sent when everything before it was there.
 
         Nothing where a partition has no mark of these files: it is new, or none of them was published. Notes what
-        stands behind the marks, and the greatest time that the mark says.
+        stands behind the mark, the partitions that have an earlier one only, behind which nothing of the rest can
+        stand yet, and the greatest time that the mark says. LogError where a file is another one than that published.
         """
-        places = [(topic, partition) for topic, count in self._partitions.items() for partition in range(count)]
+        places = self._places()
         marks = [tail(self._kafka, topic, partition, self._is_own_mark) for topic, partition in places]
         said = [_mark(mark[1]) for mark in marks if mark is not None]
         if len(said) < len(places):
             return {}
-        self._top, published = max(said, key=lambda mark: (sum(mark[1].get(name, 0) for name in self._files), mark[0]))
-        for (topic, partition), mark in zip(places, marks, strict=True):
+        stand = [(*(mark.published.get(name, 0) for name in self._files), mark.at) for mark in said]
+        furthest = max(stand, key=lambda each: (sum(each[:-1]), each[-1]))
+        best = said[stand.index(furthest)]
+        self._top = best.at
+        for name, first in best.first.items():
+            if self._first.get(name, first) != first:
+                raise LogError(
+                    f"{self._files[name].path}: another file of that name, which begins otherwise, was published to "
+                    "these topics before; rename this one, or send it whole with --again"
+                )
+        for (topic, partition), mark, own in zip(places, marks, stand, strict=True):
+            if own != furthest:
+                self._unmarked.append((topic, partition))
+                continue
             last = tail(self._kafka, topic, partition)
             if mark is not None and last is not None and last[0] > mark[0]:
                 behind = read_on(self._kafka, topic, partition, mark[0] + 1, last[0] + 1)
-                self._there[topic, partition] = Counter(value or b"" for _, value in behind)
-        return {name: published[name] for name in self._files if published.get(name, 0) > 0}
+                self._there[topic, partition] = Counter(_short(value) for _, value in behind)
+        return {name: best.published[name] for name in self._files if best.published.get(name, 0) > 0}
 
     def _is_own_mark(self, value: bytes | None) -> bool:
         """Whether a message is a mark that names one of these files."""
-        return value is not None and b'"published"' in value and bool(self._files.keys() & _mark(value)[1].keys())
-
-
-def _mark(value: bytes | None) -> tuple[int, dict[str, int]]:
-    """The greatest time and how far each file is published, as a mark says; nothing where it is none."""
-    try:
-        found = msgspec.json.decode(value or b"", type=_Mark)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return NEVER, {}
-    return (found.ts, found.published) if found.type == "progress" else (NEVER, {})
+        if value is None or b'"published"' not in value:
+            return False
+        return bool(self._files.keys() & _mark(value).published.keys())
 
 
 class _Mark(msgspec.Struct):
+    """How far each file is published, how it begins, and the greatest time so far."""
+
     type: str
-    ts: int
+    ts: int | str
     published: dict[str, int]
+    first: dict[str, str] = {}
+
+    @property
+    def at(self) -> int:
+        """Its time in ms."""
+        return self.ts if isinstance(self.ts, int) else from_text(self.ts)
+
+
+def _mark(value: bytes | None) -> _Mark:
+    """The mark that a message is; one that says nothing where it is none."""
+    try:
+        found = msgspec.json.decode(value or b"", type=_Mark)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _Mark("", NEVER, {})
+    return found if found.type == "progress" else _Mark("", NEVER, {})
+
+
+def _short(value: bytes | None) -> bytes:
+    """What stands for a message that is there already: what waits behind a mark can be many."""
+    return blake2b(value or b"", digest_size=16).digest()
+
+
+def _first(file: LogFile) -> str:
+    """What a file's first row says, shortened: it tells a file that has grown from another of its name. "": no row."""
+    for batch in file.batches(0, 1):
+        for letter in batch.rejects:
+            return _short(letter.raw).hex()
+        for record in _records(batch):
+            said = [record.get(name) for name in ("event_id", "type", "ts", "user_id", "item_id")]
+            return _short(msgspec.json.encode(said)).hex()
+    return ""
 
 
 def _partition(key: str, count: int) -> int:

@@ -3,45 +3,107 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from .broker_error import BrokerError
 from .configuration import Kafka
-from .kafka import make_consumer
+from .kafka import make_consumer, topic_ids, watermarks
 from .wire import Source
 
 PATIENCE = 5.0
-"""Seconds that the broker has to give a message back."""
+"""Seconds that the broker has to give anything back."""
+STRIDE = 20_000
+"""Messages that are read over to the next one wanted; a longer way is jumped."""
 
 GONE = "its bytes are no longer on the topic"
 ELSEWHERE = "read by an earlier replay: its content stands in that file"
 
 
+class Again(NamedTuple):
+    """A message read again: its place, the name of its partition, its bytes, or a remark why there are none."""
+
+    source: Source
+    offset: int
+    name: str
+    raw: bytes | None
+    detail: str
+
+
 class RawReader:
-    """One message at a time, by its place; the consumer is made when the first is asked for."""
+    """Messages by their places; the consumer is made when the first is asked for.
+
+    >>> [again.detail for again in RawReader(Kafka()).read([(Source("log.jsonl", "", None), 4)])]
+    ['read by an earlier replay: its content stands in that file']
+    """
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._consumer: Consumer | None = None
+        self._ids: dict[str, str | None] = {}
 
-    def read(self, source: Source, offset: int) -> tuple[str, bytes | None, str]:
-        """The place's name for a dead letter, its bytes, and a remark where they cannot be had (then None)."""
-        if not isinstance(source.partition, int):  # a log file, see AttributionStage.registry
-            return source.topic, None, ELSEWHERE
+    def read(self, places: Iterable[tuple[Source, int]]) -> Iterator[Again]:
+        """Each place once, by partition and offset; what a broker does not give back within a bound counts as gone."""
+        wanted: dict[Source, set[int]] = defaultdict(set)
+        for source, offset in places:
+            wanted[source].add(offset)
+        for source, offsets in wanted.items():
+            if not isinstance(source.partition, int):  # a log file, see AttributionStage.registry
+                yield from (Again(source, offset, source.topic, None, ELSEWHERE) for offset in sorted(offsets))
+                continue
+            found: dict[int, bytes | None] = {}
+            try:
+                if self._id(source.topic) == source.id:  # else made again: its offsets are those of other messages
+                    found.update(self._found(source, deque(sorted(offsets))))
+            except (KafkaException, BrokerError):
+                pass
+            for offset in sorted(offsets):
+                yield Again(source, offset, str(source), found.get(offset), "" if offset in found else GONE)
+
+    def _found(self, source: Source, wanted: deque[int]) -> Iterator[tuple[int, bytes | None]]:
+        """(offset, value) of those wanted, in order, that are there."""
         if self._consumer is None:
-            self._consumer = make_consumer(self._kafka, f"{self._kafka.application}-reread")
-        try:
-            self._consumer.assign([TopicPartition(source.topic, source.partition, offset)])
-            until = time.monotonic() + PATIENCE
-            while time.monotonic() < until:
-                message = self._consumer.poll(0.2)
-                if message is not None:
-                    if message.error() is None and message.offset() == offset:
-                        return str(source), message.value(), ""
+            # A fetch at the end of a partition is held back for half a second unless told, and a jump waits for it.
+            self._consumer = make_consumer(
+                self._kafka, f"{self._kafka.application}-reread", **{"fetch.wait.max.ms": 20}
+            )
+        at = -STRIDE - 1
+        until = time.monotonic() + PATIENCE
+        while wanted and time.monotonic() < until:
+            if wanted[0] - at > STRIDE:
+                at = wanted[0]
+                self._consumer.assign([TopicPartition(source.topic, source.partition, at)])
+            for message in self._consumer.consume(500, timeout=0.05):
+                until = time.monotonic() + PATIENCE
+                error, offset = message.error(), int(message.offset() or 0)
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        return
+                    at = self._begin(source, wanted)
                     break
-        except KafkaException:
-            pass
-        return str(source), None, GONE
+                at = offset + 1
+                while wanted and wanted[0] < offset:
+                    wanted.popleft()
+                if wanted and wanted[0] == offset:
+                    yield wanted.popleft(), message.value()
+
+    def _begin(self, source: Source, wanted: deque[int]) -> int:
+        """Leave out what expired; where nothing is read yet."""
+        assert self._consumer is not None
+        low, _ = watermarks(self._kafka, self._consumer, source.topic, source.partition)
+        first = wanted.popleft()
+        while wanted and wanted[0] < max(low, first + 1):
+            wanted.popleft()
+        return -STRIDE - 1
+
+    def _id(self, topic: str) -> str | None:
+        """Id of the topic, asked for once."""
+        if topic not in self._ids:
+            self._ids |= topic_ids(self._kafka, [topic])
+        return self._ids[topic]
 
     def close(self) -> None:
         """Close the consumer, if there is one."""

@@ -23,7 +23,7 @@ from .configuration import Configuration
 from .dead_letter import DeadLetter
 from .event import CanonicalBatch
 from .intake import event_rows
-from .row import EVENT_ROW
+from .row import EVENT_ROW, join, pick
 
 _READ = 65_536
 """Rows read from a file at once."""
@@ -199,14 +199,14 @@ class Reader:
                 side: Literal["left", "right"] = "right" if source.index <= index else "left"
                 parts.append(_take(source, max(int(np.searchsorted(source.keys, limit, side)), source.merged)))
             order = np.argsort(np.concatenate([keys for _, _, keys in parts]), kind="stable")
-            yield np.concatenate([rows for rows, _, _ in parts])[order], np.concatenate([c for _, c, _ in parts])[order]
+            yield pick(join([rows for rows, _, _ in parts]), order), np.concatenate([c for _, c, _ in parts])[order]
 
     def _piece(self, chunks: list[tuple[Rows, Codes]], last: bool = False) -> Piece:
         rows, codes = np.zeros(0, EVENT_ROW), np.zeros((0, self._width), np.uint32)
         if len(chunks) == 1:  # a piece of what was read: its rows are nobody else's
             rows, codes = chunks[0]
         elif chunks:
-            rows, codes = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
+            rows, codes = join([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
         ranges, rejects = self._leave(rows, last)
         self._stamp_rows(rows)
         rejected = Counter((letter.type, letter.reason) for letter in rejects)

@@ -28,7 +28,7 @@ from .replay import Progress, Summary
 from .state_directory import StateDirectory
 from .topology import FLOWS
 from .verify import late_rows
-from .wire import Source
+from .wire import Source, made_under
 
 RECORDED = tuple(flow for flow in FLOWS if flow.stage != "calibration")
 """Flows whose input is recorded."""
@@ -63,7 +63,8 @@ def record(
 ) -> Recorded:
     """Copy what the internal topics hold now into `folder`, from where it ends.
 
-    BrokerError where the broker cannot be read; RecordingError where the folder holds other topics.
+    BrokerError where the broker cannot be read; RecordingError where the folder holds other topics, or they are of
+    another configuration.
     """
     from .kafka import internal, topic_ids
 
@@ -97,6 +98,22 @@ def _check_topics(configuration: Configuration) -> None:
                 f"{kafka.brokers}: {name} has {count} partitions, the configuration says {asked[name]}; record with "
                 "the worker's --config or its --state"
             )
+    for partition in range(configuration.partitions):
+        _check_fingerprint(configuration, partition)
+
+
+def _check_fingerprint(configuration: Configuration, partition: int) -> None:
+    """A recording under a configuration that is not the run's could not be replayed."""
+    from .kafka import internal, tail
+
+    name = internal(configuration.kafka, "events")
+
+    found = tail(configuration.kafka, name, partition, lambda value: made_under(value) is not None)
+    if found is not None and made_under(found[1]) != configuration.fingerprint():
+        raise RecordingError(
+            f"{configuration.kafka.brokers}: {name}/{partition} was made under another configuration than this one; "
+            "record with the worker's --config or its --state"
+        )
 
 
 def _begin(path: Path, configuration: Configuration, ids: dict[str, str]) -> None:
@@ -109,6 +126,8 @@ def _begin(path: Path, configuration: Configuration, ids: dict[str, str]) -> Non
         known = _manifest(path)
         if known["topics"] != ids:
             raise RecordingError(f"{path}: holds a recording of other topics ({known['topics']}); name another folder")
+        if recorded_configuration(path).fingerprint() != configuration.fingerprint():
+            raise RecordingError(f"{path}: was begun under another configuration; take that, or name another folder")
         return
     path.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
@@ -178,6 +197,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.json.decode((path / _MANIFEST).read_bytes())
         if found["recording"] != 1:
             raise RecordingError(f"{path}: a recording of version {found['recording']}; upgrade thalweg")
+        found["configuration"], found["topics"]
     except (OSError, msgspec.DecodeError, KeyError, TypeError):
         raise RecordingError(f"{path}: is no recording; make one with `thalweg record`") from None
     return found
@@ -264,7 +284,7 @@ class RecordedReplay:
     def _messages(self, stage: str, partition: int, position: int) -> Iterator[tuple[int, bytes | None]]:
         topic = next(flow.reads for flow in RECORDED if flow.stage == stage)
         for file in sorted((self.folder / f"{topic}-{partition}").glob("*.parquet")):
-            for batch in pq.ParquetFile(file).iter_batches(64):
+            for batch in _batches(file):
                 for offset, value in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
                     if offset >= position:
                         yield offset, value
@@ -272,6 +292,13 @@ class RecordedReplay:
     def close(self) -> None:
         """Give the state back."""
         self.state.close()
+
+
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pq.ParquetFile(file).iter_batches(64)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordingError(f"{file}: is damaged ({error}); record again, into another folder") from None
 
 
 def _id(manifest: dict[str, Any], topic: str) -> str:

@@ -28,6 +28,7 @@ from .heap import keep_freed_memory
 from .log import Log, expand, open_log
 from .log_file import LogFile
 from .reader import Piece, Reader, shards_of
+from .row import pick
 from .state_directory import MAX_SOURCES, StateDirectory, stored_configuration
 from .time_bounds import Bounds
 from .verify import late_rows
@@ -324,8 +325,8 @@ class Replay:
 def _shard(block: Block, mine: npt.NDArray[np.bool_], shard: int) -> Block:
     """The rows of one shard; what is told once (rejects) goes to shard 0."""
     return Block(
-        block.rows[mine], block.features[mine], block.ranges, block.clock, block.names if shard == 0 else no_names(),
-        block.rejected if shard == 0 else {}, block.tops,
+        pick(block.rows, mine), block.features[mine], block.ranges, block.clock,
+        block.names if shard == 0 else no_names(), block.rejected if shard == 0 else {}, block.tops,
     )  # fmt: skip
 
 

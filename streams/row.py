@@ -9,8 +9,13 @@ configuration's order: the feature's value hash, 0 where there is none.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from ..graph_store.table import whole
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -136,3 +141,21 @@ EXAMPLE_ROW = np.dtype(
     ]
 )
 """With features: the hashed indices of `models.features`, uint32 [n, indices]."""
+
+
+def join(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Structured arrays of one dtype one after the other; `numpy.concatenate` copies field by field, 15 times slower.
+
+    >>> join([np.zeros(2, OUTCOME_ROW), np.ones(1, OUTCOME_ROW)])["trials"].tolist()
+    [0, 0, 1]
+    """
+    return np.concatenate([whole(part) for part in parts]).view(parts[0].dtype)
+
+
+def pick(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`rows[which]` of a structured array, for a mask or indices; numpy copies field by field, 12 times slower.
+
+    >>> pick(np.ones(3, OUTCOME_ROW), np.array([True, False, True]))["trials"].tolist()
+    [1, 1]
+    """
+    return whole(rows)[which].view(rows.dtype)

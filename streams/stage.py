@@ -19,6 +19,7 @@ from ..graph_store.state_store import StateStore
 from .block import NO_CLOCK, Block, Codes, Names, Rows, no_names
 from .configuration import Configuration
 from .merge import Merge
+from .row import pick
 
 Order = npt.NDArray[np.int64]
 Outputs = dict[str, tuple[Rows, Codes]]
@@ -184,7 +185,7 @@ class Stage(ABC):
             if "offset" not in (rows.dtype.names or ()):
                 raise Gap(f"{self.name}: a block is cut across a mark: {block.ranges} at marks {self.marks.tolist()}")
             fresh = rows["offset"] >= self.marks[rows["source"]]
-            rows, features = rows[fresh], features[fresh]
+            rows, features = pick(rows, fresh), features[fresh]
         for source, (_, end) in block.ranges.items():
             self.marks[source] = max(int(self.marks[source]), end)
         for source, top in block.tops.items():

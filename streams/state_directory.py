@@ -227,4 +227,5 @@ def _difference(before: Configuration, now: Configuration) -> str:
             ]
         elif a[key] != b[key]:
             found.append(f"{key}: {a[key]} then, {b[key]} now")
-    return "; ".join(text for text in found if not text.startswith(("store.", "kafka."))) or "unknown"
+    others = ("store.", "kafka.", "time.idle_timeout:", "time.max_future:")  # in no fingerprint
+    return "; ".join(text for text in found if not text.startswith(others)) or "unknown"

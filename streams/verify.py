@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .heap import give_back_memory
 from .state_directory import StateDirectory
 from .topology import FLOWS
 
@@ -63,22 +64,29 @@ def verify(first: str | Path, second: str | Path) -> Comparison:
     """Compare the states in two directories; StateError where one holds none.
 
     The number of partitions may differ: digests of shards add up. Rows that came late are counted, for with late rows
-    two runs over the same log may honestly differ.
+    two runs over the same log may honestly differ. They are opened one after the other: each may fill the memory.
     """
-    with StateDirectory(first, read_only=True) as a, StateDirectory(second, read_only=True) as b:
-        trails, digests = (a.trails(), b.trails()), (a.digests(), b.digests())
-        late = (late_rows(a), late_rows(b))
+    (trails, digests, late), (other_trails, other_digests, other_late) = _account(first), _account(second)
     differences = []
     boundaries = 0
     for flow in FLOWS:
-        mine, other = trails[0][flow.stage], trails[1][flow.stage]
+        mine, other = trails[flow.stage], other_trails[flow.stage]
         boundaries += len(mine.keys() | other.keys())
         parted = first_difference(mine, other)
-        if parted is not None or digests[0][flow.stage] != digests[1][flow.stage]:
+        if parted is not None or digests[flow.stage] != other_digests[flow.stage]:
             differences.append(Difference(flow.stage, parted))
     differences.sort(key=lambda found: (found.boundary is None, found.boundary or 0))
-    hexes = {flow.stage: (f"{digests[0][flow.stage]:032x}", f"{digests[1][flow.stage]:032x}") for flow in FLOWS}
-    return Comparison(not differences, differences, hexes, late, boundaries)
+    hexes = {flow.stage: (f"{digests[flow.stage]:032x}", f"{other_digests[flow.stage]:032x}") for flow in FLOWS}
+    return Comparison(not differences, differences, hexes, (late, other_late), boundaries)
+
+
+def _account(path: str | Path) -> tuple[dict[str, Trail], dict[str, int], int]:
+    """Trails and digests of a state, and how many rows were late; what it held in memory is given back."""
+    with StateDirectory(path, read_only=True) as state:
+        account = state.trails(), state.digests(), late_rows(state)
+    del state
+    give_back_memory()
+    return account
 
 
 def first_difference(a: Trail, b: Trail) -> int | None:

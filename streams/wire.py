@@ -17,8 +17,9 @@ import pyarrow as pa
 from ..graph_store.hash import hash_strings
 from .block import Block
 
-MESSAGE_BYTES = 900_000
-"""Bytes that the rows of one message come to before compression, at most: brokers take 1 MB unless told otherwise."""
+MESSAGE_BYTES = 800_000
+"""Bytes that the rows of one message come to before compression, at most: brokers take 1 MB unless told otherwise,
+and the header, with names and rejects (`ingest`), needs some of it."""
 
 VERSION = 1
 _HEADER = b"thalweg"
@@ -59,6 +60,8 @@ class Message:
     origin : lineage of the state that emitted it; empty where ingest did
     sources : events only: what `source` in the rows, and the keys of the block's ranges and tops, stand for
     idle : events only: every raw partition was idle when the block was made
+    begins : events only: (index of a source, offset) where its log began later than at 0 when its first block was
+        made; who has read it before, and not so far, has missed what was between
     """
 
     block: Block
@@ -67,6 +70,7 @@ class Message:
     sources: tuple[Source, ...] = ()
     rejects: tuple[Reject, ...] = ()
     idle: bool = False
+    begins: tuple[tuple[int, int], ...] = ()
 
 
 class _Header(msgspec.Struct):
@@ -80,6 +84,7 @@ class _Header(msgspec.Struct):
     sources: list[tuple[str, str, int]]
     rejects: list[tuple[int, int, str, str]]
     idle: bool
+    begins: list[tuple[int, int]] = []
 
 
 def rows_per_message(row_type: np.dtype[Any], features: int) -> int:
@@ -106,7 +111,7 @@ def encode(message: Message) -> bytes:
     header = _Header(
         VERSION, message.fingerprint, message.origin, [(source, *span) for source, span in block.ranges.items()],
         block.clock, list(block.tops.items()), block.names[1], list(message.sources), list(message.rejects),
-        message.idle,
+        message.idle, list(message.begins),
     )  # fmt: skip
     names = block.rows.dtype.names or ()
     columns = [pa.array(np.ascontiguousarray(block.rows[name])) for name in names]
@@ -125,6 +130,19 @@ def encode(message: Message) -> bytes:
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+def made_under(data: bytes | None) -> str | None:
+    """Fingerprint of the configuration under which a block was made; None where `data` is no block.
+
+    >>> made_under(b"rubbish") is None
+    True
+    """
+    try:
+        with pa.ipc.open_stream(pa.BufferReader(data or b""), options=_READ) as reader:
+            return msgspec.json.decode((reader.schema.metadata or {})[_HEADER], type=_Header).fingerprint
+    except (pa.ArrowException, OSError, KeyError, msgspec.MsgspecError, ValueError):
+        return None
 
 
 def decode(data: bytes | None, row_type: np.dtype[Any], features: int) -> Message:
@@ -160,5 +178,5 @@ def decode(data: bytes | None, row_type: np.dtype[Any], features: int) -> Messag
     )  # fmt: skip
     return Message(
         block, header.fingerprint, header.origin, tuple(Source(*source) for source in header.sources),
-        tuple(Reject(*reject) for reject in header.rejects), header.idle,
+        tuple(Reject(*reject) for reject in header.rejects), header.idle, tuple(header.begins),
     )  # fmt: skip

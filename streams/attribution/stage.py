@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ...graph_store.state_store import StateStore
 from ..block import NO_CLOCK, Block, Codes, Rows
 from ..configuration import Configuration
-from ..row import COPURCHASE_ROW, EVENT_ROW, LABEL_ROW, Type
+from ..row import COPURCHASE_ROW, EVENT_ROW, LABEL_ROW, Type, pick
 from ..stage import Order, Outputs, Stage
 from .emit import DONE, GROW_COPURCHASES, GROW_LABELS, GROW_PAIRS, GROW_REJECTS, GROW_SCRATCH
 from .kernel import attribute_rows
@@ -99,7 +99,7 @@ class AttributionStage(Stage):
             return fresh
         rows, features = fresh
         known = self._already_replayed(rows)
-        return (rows[~known], features[~known]) if known.any() else fresh
+        return (pick(rows, ~known), features[~known]) if known.any() else fresh
 
     def _already_replayed(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which rows the replay before the hand-over has applied: those of a source below the clock of the hand-over,
@@ -300,7 +300,7 @@ class AttributionStage(Stage):
         """See the base class. Progress rows carry a clock and nothing else; from raw topics they never come so far."""
         rows, features = self.held_rows()
         events = rows["rank"] != Type.PROGRESS
-        return rows[events], features[events]
+        return pick(rows, events), features[events]
 
     def impressions(self) -> npt.NDArray[Any]:
         """Entries of the impressions remembered, oldest first."""

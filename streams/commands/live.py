@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import Flag, say
-from .progress import Progress, announce_compilation
+from .output import Flag, explain, say
+from .progress import INGEST, Progress, announce_compilation
 from .replay import INTERRUPTED, interruptible
 from .settings import configuration_for
 
@@ -33,7 +36,10 @@ def broker(*, port: int = 9092) -> int:
         Loopback port to listen on.
     """
     from ..broker import EmbeddedBroker
+    from ..configuration import ConfigurationError
 
+    if not 0 < port < 65_536:
+        raise ConfigurationError(f"--port {port}: it lies between 1 and 65535")
     with EmbeddedBroker(port) as running, interruptible() as asked:
         say(f"the embedded broker listens on {running.address}; Ctrl-C stops it, and what it holds is gone")
         while not asked():
@@ -60,8 +66,11 @@ def create(
     config
         TOML file; names of topics and how to log in stand under [kafka].
     """
+    from ..configuration import ConfigurationError
     from ..kafka import create_topics
 
+    if raw < 1:
+        raise ConfigurationError(f"--raw {raw}: a topic has at least one partition")
     configuration = live_configuration(config, brokers, partitions=partitions)
     made = create_topics(configuration.kafka, configuration.partitions, raw)
     say(f"made {', '.join(made)}" if made else "all topics are there")
@@ -101,8 +110,11 @@ def publish(
     config
         TOML file. Without one, LOG.toml beside the first file, if it is there.
     """
+    from ..configuration import ConfigurationError
     from ..publish import publish as send
 
+    if not 0 < speed < float("inf"):
+        raise ConfigurationError(f"--speed {speed}: it is a number above 0; --flat-out sends as fast as it goes")
     configuration = live_configuration(config, brokers, logs)
     with Progress("events") as progress, interruptible() as asked:
         result = send(
@@ -180,7 +192,7 @@ def worker(
     brokers
         Addresses, host:port, separated by commas; overrides the configuration.
     only
-        "ingest": raw topics to blocks, no state; "agents": the stages alone.
+        "ingest": raw topics to blocks; a --state is only for `state inspect` to see it. "agents": the stages alone.
     until_idle
         Stop after so many seconds in which nothing was left to do; else run until stopped.
     examples
@@ -188,39 +200,55 @@ def worker(
     config
         TOML file. Without one, the one that the state was made with.
     verbose
-        Log positions as partitions come and go.
+        Log positions as partitions come and go, and every ten seconds what is checkpointed.
     """
     from ..configuration import ConfigurationError
+    from ..logs import log_to_stderr
 
     if only not in (None, "ingest", "agents"):
         raise ConfigurationError(f"--only {only}: it is ingest or agents")
     if state is None and only != "ingest":
         raise ConfigurationError("--state is missing: the folder that keeps the state (only --only ingest needs none)")
     configuration = live_configuration(config, brokers, state=state)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("thalweg").setLevel(logging.INFO if verbose else logging.WARNING)
-    for noisy in ("faust", "mode", "aiokafka"):
-        logging.getLogger(noisy).setLevel(logging.WARNING if verbose else logging.ERROR)
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
     if os.environ.get("THALWEG_DEBUG"):
         logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.DEBUG)
     with interruptible() as asked:
         if only == "ingest":
-            return _ingest(configuration, asked, until_idle)
-        announce_compilation()
+            announce_compilation(INGEST)
+            return _ingest(configuration, state, asked, until_idle)
+        if not announce_compilation() and only is None:
+            announce_compilation(INGEST)
         assert state is not None
         return _agents(configuration, state, asked, until_idle, examples, with_ingest=only is None)
 
 
-def _ingest(configuration: Configuration, stop: Callable[[], bool], until_idle: float | None) -> int:
+def _ingest(
+    configuration: Configuration, state: Path | None, stop: Callable[[], bool], until_idle: float | None
+) -> int:
+    from ..ingest_process import spare_collector
     from ..ingester import Ingester
+    from ..status import StatusFile
 
-    ingester = Ingester(configuration)
+    spare_collector()
+    status = None if state is None else StatusFile(state, "ingest")
+
+    def report(said: dict[str, Any]) -> None:
+        if status is not None:
+            with suppress(OSError):  # a full disk is no reason to read no more
+                status.write([], ingest=said)
+
+    ingester = Ingester(configuration, report)
 
     def done() -> bool:
         since = ingester.idle_since
         return stop() or (until_idle is not None and since is not None and time.monotonic() - since >= until_idle)
 
-    ingester.run(done)
+    try:
+        ingester.run(done)
+    finally:
+        if status is not None:
+            status.remove()
     say(f"ingest: {ingester.rows:,} raw messages read")
     return 0
 
@@ -236,18 +264,20 @@ def _agents(
     from ..ingest_process import IngestProcess
     from ..worker import Worker, exit_now
 
+    threading.excepthook = _unless_cancelled
     job = Worker(configuration, state, examples=examples, until_idle=until_idle)
     ingest = IngestProcess(configuration) if with_ingest else None
     try:
-        job.run(lambda: stop() or (ingest is not None and ingest.ended))
+        job.run(lambda: stop() or (ingest is not None and ingest.ended), lambda: ingest.status if ingest else {})
         if ingest is not None and ingest.ended and not stop():
             say(f"ingest ended: {ingest.reason}")
             status = 1
         else:
             status = 0
     except Exception as error:
-        say(f"{error}")
-        status = 1
+        if os.environ.get("THALWEG_DEBUG"):
+            traceback.print_exc()
+        status = explain(error)
     finally:
         if ingest is not None:
             ingest.stop()
@@ -255,6 +285,14 @@ def _agents(
     sys.stderr.flush()
     exit_now(status)
     return status
+
+
+def _unless_cancelled(told: threading.ExceptHookArgs) -> None:
+    """Faust's client cancels its thread where a broker is away at the end: no trace of that is for people."""
+    from asyncio import CancelledError
+
+    if not issubclass(told.exc_type, CancelledError):
+        threading.__excepthook__(told)
 
 
 def live_configuration(
@@ -267,6 +305,7 @@ def live_configuration(
     """The configuration of a live command: a file, else LOG.toml or the one the state was made with; then --brokers."""
     import msgspec
 
+    from ..configuration import from_builtins, to_builtins
     from ..state_directory import stored_configuration
 
     configuration = configuration_for(logs or [], config, **overrides)
@@ -279,7 +318,7 @@ def live_configuration(
             ),
         )  # fmt: skip
     if brokers is not None:
-        configuration = msgspec.structs.replace(
-            configuration, kafka=msgspec.structs.replace(configuration.kafka, brokers=brokers)
-        )
+        said = to_builtins(configuration)
+        said["kafka"]["brokers"] = brokers
+        configuration = from_builtins(said, "--brokers")
     return configuration

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
+FAILED, WRONG = 1, 2
+"""Exit statuses: it failed; the command line or the configuration is wrong."""
 Flag = Annotated[bool, Parameter(show_default=False)]
 """A switch that is off unless given."""
 Json = Annotated[bool, Parameter(name="--json", show_default=False)]
@@ -18,6 +20,26 @@ def say(text: str) -> None:
     """A message for the person, on stderr: `thalweg: TEXT`."""
     sys.stderr.write(f"thalweg: {text}\n")
     sys.stderr.flush()
+
+
+def explain(error: Exception) -> int:
+    """Say one message for an error; the exit status that it means."""
+    if isinstance(error, CycloptsError):
+        command = " ".join(["thalweg", *(error.command_chain or ())])
+        say(f"{str(error).strip()}\n`{command} --help` shows what it takes")
+        return WRONG
+    if any(kind.__name__ == "ConfigurationError" for kind in type(error).__mro__):  # --help pays for no import of it
+        say(f"{error}")
+        return WRONG
+    if isinstance(error, OSError):
+        say(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return FAILED
+    if type(error).__module__.startswith("thalweg."):
+        say(f"{error}")
+        return FAILED
+    where = "set THALWEG_DEBUG=1 and run it again to see where, and please report it"
+    say(f"an error inside thalweg, {type(error).__name__}: {error}; {where}")
+    return FAILED
 
 
 def write(text: str = "") -> None:

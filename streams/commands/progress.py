@@ -13,6 +13,9 @@ from .output import say
 
 EVERY = 5.0
 """Seconds between two plain lines."""
+STAGES, INGEST = "kernel.attribute_rows", "json_kernel.read"
+"""Kernels each of which stands for all that a replay, and that ingest, compiles."""
+TAKES = {STAGES: "a minute or two", INGEST: "some twenty seconds"}
 
 
 class Progress:
@@ -75,14 +78,17 @@ class Progress:
         self._bar.update(self._task, completed=done, total=total)
 
 
-def announce_compilation() -> bool:
-    """Say so where kernels have to be compiled first: on a new machine, or after an upgrade. Whether it is so."""
+def announce_compilation(kernel: str = STAGES) -> bool:
+    """Say so where kernels have to be compiled first: on a new machine, or after an upgrade. Whether it is so.
+
+    `kernel` stands for all that are compiled with it: `STAGES`, or `INGEST`.
+    """
     from thalweg.graph_store.kernel import cache_folder
 
     folder = cache_folder()
-    if any(folder.parent.glob(f"{folder.name}*/*/*.attribute_rows*.nbi")):
+    if any(folder.parent.glob(f"{folder.name}*/*/{kernel}-*.nbi")):
         return False
-    say("compiling kernels, once for this machine and version; it takes a minute or two")
+    say(f"compiling kernels, once for this machine and version; it takes {TAKES[kernel]}")
     return True
 
 

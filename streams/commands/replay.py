@@ -138,6 +138,8 @@ def _status(summary: Any, state: Path, allow_dead_letters: bool) -> int:
 def interruptible() -> Iterator[Any]:
     """While inside, the first SIGINT or SIGTERM only makes the yielded function say True; a second one interrupts.
 
+    So does SIGHUP, the end of the terminal, unless it is ignored (nohup).
+
     >>> with interruptible() as asked:
     ...     asked()
     False
@@ -150,7 +152,8 @@ def interruptible() -> Iterator[Any]:
         asked.append(number)
         say("stopping at the next checkpoint; once more to stop at once")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else []
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
     try:
         yield lambda: bool(asked)
     finally:

@@ -85,14 +85,9 @@ def inspect(*, state: State, json: Json = False) -> None:
         return
     rows = [(s["stage"], s["shard"], instant(s["clock"]), s["position"], s["held"]) for s in found["stages"]]
     write(table(("stage", "shard", "clock", "position", "held"), rows))
-    at_work = [
-        (worker["pid"], s["stage"], s["partition"], instant(s["clock"]), s["position"], s["held"], s["unacknowledged"])
-        for worker in found["workers"]
-        for s in worker["stages"]
-    ]
-    if at_work:
+    for worker in found["workers"]:
         write()
-        write(table(("worker", "stage", "shard", "clock now", "position", "held", "unacknowledged"), at_work))
+        write(worker_tables(worker))
     write()
     write(table(("stage", "table", "bytes"), [tuple(entry.values()) for entry in found["tables"]]))
     counted = [(s["stage"], s["shard"], *entry) for s in found["stages"] for entry in s["counters"].items()]
@@ -101,6 +96,33 @@ def inspect(*, state: State, json: Json = False) -> None:
         write(table(("stage", "shard", "counter", "count"), counted))
     write()
     write(books_table(found["books"]))
+
+
+def worker_tables(worker: Any) -> str:
+    """What a worker said: its stages, each with what waits on its topic; the raw partitions, where it runs ingest.
+
+    >>> stage = {"stage": "feedback", "partition": 0, "clock": 0, "position": 5, "behind": 1, "held": 2,
+    ...          "unacknowledged": 3}
+    >>> clicks = {"source": "clicks/0", "position": 7, "behind": 9}
+    >>> ingest = {"clock": 0, "waiting": 4, "unacknowledged": 0, "sources": [clicks]}
+    >>> print(worker_tables({"pid": 8, "stages": [stage], "ingest": ingest}))
+    worker 8  clock now             position  behind  held  unacknowledged
+    feedback  1970-01-01T00:00:00Z  5         1       2     3
+    ingest    1970-01-01T00:00:00Z                    4     0
+    clicks/0                        7         9
+    """
+    rows: list[tuple[Any, ...]] = []
+    for s in worker["stages"]:
+        name = s["stage"] + (f"/{s['partition']}" if s["partition"] else "")
+        rows.append((name, instant(s["clock"]), s["position"], s["behind"], s["held"], s["unacknowledged"]))
+    ingest = worker.get("ingest") or {}
+    if "clock" in ingest:
+        rows.append(("ingest", instant(ingest["clock"]), "", "", ingest["waiting"], ingest["unacknowledged"]))
+    elif ingest:
+        rows.append(("ingest stands by", "", "", "", "", ""))
+    rows += [(each["source"], "", each["position"], each["behind"], "", "") for each in ingest.get("sources", [])]
+    title = f"{worker.get('process', 'worker')} {worker['pid']}"
+    return table((title, "clock now", "position", "behind", "held", "unacknowledged"), rows)
 
 
 def books_table(books: Any) -> str:
