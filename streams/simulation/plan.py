@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from random import Random
 
 from .shop import Traits
@@ -17,6 +18,8 @@ SITES = (
     "refresh snapshot",
     "refresh wait",
     "crash after checkpoint",
+    "write torn",  # RocksDB: the process dies in the middle of the batch's way to the log
+    "RocksDB killed",  # it is opened from what was in its files when the process died
     "output twice",  # a lost acknowledgement
     "output late",  # of a process that is dead by then
     "message delivered again",
@@ -36,6 +39,11 @@ SITES = (
     "empty message",
     "late rows",
     "hand-over",
+    # what is lost for good
+    "log trimmed",
+    "log trimmed unread",
+    "topic re-created",
+    "loud stop",
     # the checkers' own
     "stale reader",
     "RocksDB",
@@ -48,6 +56,15 @@ SITES = (
     "dead letter",
 )
 """Every place where a seed can do something; one that no seed of a run reaches fails the run."""
+
+
+class Loss(StrEnum):
+    """What may be lost for good, see `loss`: messages of a log, or a topic with its id."""
+
+    TRIMMED = "log trimmed"
+    RAW_TRIMMED = "raw log trimmed"
+    MADE_AGAIN = "topic re-created"
+    RAW_MADE_AGAIN = "raw topic re-created"
 
 
 @dataclass
@@ -67,6 +84,7 @@ class Plan:
     apart : raw partitions are written apart from one another: one that wakes brings old rows
     rocks : real RocksDB
     handover : share of the log that is replayed before, by the replay driver; 0: live from the start
+    loss : what is lost for good; None: nothing
     """
 
     shop: Traits = field(default_factory=Traits)
@@ -80,6 +98,7 @@ class Plan:
     apart: bool = False
     rocks: bool = False
     handover: float = 0.0
+    loss: Loss | None = None
 
     @property
     def late(self) -> bool:
@@ -99,7 +118,10 @@ def draw_plan(draw: Random) -> Plan:
     shop = Traits(
         rows=draw.randrange(100, 200),
         partitions=draw.randrange(2, 5),
+        tied=draw.choice((0.33, 0.33, 0.7)),
         resent=draw.choice((0, 0.05, 0.15)),
+        changed=draw.choice((0.2, 0.2, 0.8)),
+        echoed=draw.choice((0, 0, 0.2)),
         broken=draw.choice((0, 0, 0.04)),
         silence=draw.choice((0.01, 0.03, 0.06)),
         shared=draw.choice((0, 0.2)),
@@ -122,4 +144,6 @@ def draw_plan(draw: Random) -> Plan:
         plan.backlog = plan.backlog and shop.late > 0
     elif draw.random() < 0.15:
         plan.handover, plan.rocks = draw.uniform(0.2, 0.8), True
+    if not late and draw.random() < 0.25:
+        plan.loss = draw.choice(list(Loss))
     return plan

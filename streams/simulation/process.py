@@ -1,27 +1,31 @@
 """Processes of the simulation: a stage with its host and its checkpoints, and an ingester; both die and are born again.
 
-What they do between the sites where they may die is the product's: `Host`, `Ingest` and `StateStore`.
+What they do between the sites where they may die is the product's: `Host`, `Ingest` and `StateStore`. Where what they
+were to read is gone, and the product says so, they are `Stopped`.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ...graph_store.memory_pages import MemoryPages
-from ...graph_store.state_store import StateStore
+from ...graph_store.state_store import StateError, StateStore
 from ..build import Builds
 from ..copurchase import CopurchaseStage
 from ..host import Host
-from ..ingest import Ingest
+from ..ingest import Ingest, IngestError
 from ..row import EVENT_ROW
-from ..stage import Stage
+from ..stage import Gap, Stage
 from ..state_directory import make_stage, open_store
 from ..topology import FLOWS
 from ..wire import Message, Source, WireError, decode, encode
-from .checks import Forward
-from .world import NOW, Crash, World
+from .checks import CheckFailed, Forward
+from .image import logged_bytes, take_image, tear
+from .world import NOW, RAW, Crash, Stopped, World
 
 SOURCES = 16
 """Raw partitions that a state in memory has room for."""
@@ -33,7 +37,9 @@ class StageProcess:
 
     Attributes
     ----------
+    input : the topic that it reads, and the partition
     committed : digest that the stage had when it was last committed, None before
+    saved : position that it was last committed at
     furthest : greatest position that it ever had
 
     >>> world, builds = World.example(), Builds(None, inline=True)
@@ -46,8 +52,11 @@ class StageProcess:
         self.world = world
         self.name = name
         self.partition = partition
+        self.input = READS[name], partition
         self.committed: int | None = None
+        self.saved = 0
         self.furthest = 0
+        self._torn: int | None = None
         self._builds = builds
         self._pages = MemoryPages()
         self._store: StateStore | None = None
@@ -63,9 +72,25 @@ class StageProcess:
             self._store = self.open_store()
             stage = self.make_stage(self._store)
             self._forward.opened(stage, self.committed)
-            topic = READS[self.name]
-            self._host = Host(stage, Source(topic, f"id of {topic}", self.partition))
+            self._host = self._make_host(stage)
         return self._host
+
+    def _make_host(self, stage: Stage) -> Host:
+        topic, partition = self.input
+        source = Source(topic, self.world.id_of(topic), partition)
+        try:
+            host = Host(stage, source)
+        except StateError as error:
+            if topic in self.world.made_again:
+                raise Stopped(self, error) from error
+            raise
+        if stage.input != source.id:
+            raise CheckFailed(f"{self.name}: goes on in {source.id} at its position in {stage.input}")
+        return host
+
+    @property
+    def _folder(self) -> Path:
+        return self.world.folder / "state" / self.name / str(self.partition)
 
     def open_store(self) -> StateStore:
         """The store, of the last commit."""
@@ -77,7 +102,7 @@ class StageProcess:
     def view(self) -> StateStore:
         """What a reader opens now: the last commit, beside the writer."""
         if self.world.plan.rocks:
-            return StateStore.view(self.world.folder / "state" / self.name / str(self.partition))
+            return StateStore.view(self._folder)
         return StateStore.in_pages(self._pages.copy(), self.world.configuration.fingerprint())
 
     def make_stage(self, store: StateStore) -> Stage:
@@ -89,35 +114,50 @@ class StageProcess:
         return stage
 
     def close(self) -> None:
-        """The process is gone; what was not committed is lost."""
+        """The process leaves in peace; what was not committed is lost."""
         if self._store is not None:
             self._store.close()
         self._store = self._host = None
 
+    def die(self) -> None:
+        """The process is killed: the next one opens what stands in the files now, before anything is closed."""
+        if self._store is None or not self.world.plan.rocks:
+            self.close()
+            return
+        image = take_image(self._folder)
+        if self._torn is not None:
+            tear(image, self._torn, self.world.draw)
+            self._torn = None
+        self.close()
+        shutil.rmtree(self._folder)
+        image.rename(self._folder)
+        self.world.sites["RocksDB killed"] += 1
+
     # ---- work
 
     def step(self) -> bool:
-        """One message, if there is one; a crash closes the process."""
+        """One message, if there is one; the process may die of it. Stopped where what it was to read is gone."""
         try:
             return self._step()
         except Crash:
-            self.close()
+            self.die()
             return True
 
     def _step(self) -> bool:
         world, host = self.world, self.host
-        topic = world.topics[READS[self.name], self.partition]
+        topic, begin = world.topics[self.input], world.begins[self.input]
         if world.hit("rebalance", "rebalance"):
             if 0 < host.position < self.furthest:
                 world.sites["rebalance during recovery"] += 1
             self.close()
             host = self.host
-        if host.position >= len(topic):
+        offset = max(host.position, begin)
+        if offset >= len(topic):
             return False
-        offset = host.position
-        if offset and world.hit("again", "message delivered again"):
+        world.missed |= offset > host.position
+        if offset > begin and world.hit("again", "message delivered again"):
             assert host.take(offset - 1, topic[offset - 1]) == []
-        sent = [(name, 0, value) for name, value in host.take(offset, topic[offset])]
+        sent = self._take(host, offset, topic[offset])
         self.furthest = max(self.furthest, host.position)
         self._forward.moved(host.stage)
         host.take_letters()
@@ -134,13 +174,27 @@ class StageProcess:
             self.checkpoint()
         return True
 
+    def _take(self, host: Host, offset: int, value: bytes | None) -> list[tuple[str, int, bytes]]:
+        """What the host gives for a message, each with topic and partition. Stopped, where something was lost, also if
+        it was another stage's: what that one made of the rest does not fit what it had made before."""
+        try:
+            return [(name, 0, sent) for name, sent in host.take(offset, value)]
+        except (Gap, StateError) as error:
+            if self.world.missed or self.world.made_again:
+                raise Stopped(self, error) from error
+            raise
+
     def checkpoint(self) -> None:
-        """Commit, perhaps crash around it."""
+        """Commit, perhaps die around it, or of RocksDB in the midst of the write."""
         self.world.crash("crash", "crash before checkpoint")
         stage = self.host.stage
         digest = stage.digest()
+        if self.world.plan.rocks and self.world.hit("crash", "write torn"):
+            self._torn = logged_bytes(self._folder)
         self.host.checkpoint()
-        self.committed = digest
+        if self._torn is not None:
+            raise Crash("write torn")
+        self.committed, self.saved = digest, self.host.position
         self._forward.committed(stage)
         self.world.crash("crash", "crash after checkpoint")
 
@@ -156,21 +210,36 @@ class IngestProcess:
     def __init__(self, world: World) -> None:
         self.world = world
         self._idle: set[int] = set()
-        last = [self._last(q) for q in range(world.plan.shards)]
-        self.ingest = Ingest(world.configuration, world.sources(), last, lambda: NOW)
+        found = [last_block(world, q) for q in range(world.plan.shards)]
+        last = [block and block[1] for block in found]
+        try:
+            self.ingest = Ingest(world.configuration, world.sources(), last, lambda: NOW)
+        except IngestError as error:
+            if RAW in world.made_again:
+                raise Stopped(self, error) from error
+            raise
         for source in range(len(world.raw)):
-            self.ingest.begins(source, 0)
+            self._begins(source)
         self._emit(True)
 
-    def _last(self, shard: int) -> Message | None:
-        """The last block of a shard; what is no block is passed over."""
-        width = len(self.world.configuration.features)
-        for value in reversed(self.world.topics["events", shard]):
-            try:
-                return decode(value, EVENT_ROW, width)
-            except WireError:
-                continue
-        return None
+    def _begins(self, source: int) -> int:
+        """Where the source's log begins; Stopped where ingest misses something. Where others have sent what it
+        misses, the next ingester does not."""
+        world, begin = self.world, self.world.begins[RAW, source]
+        try:
+            self.ingest.begins(source, begin)
+        except IngestError as error:
+            if begin <= min(covered(world, source)):
+                raise Crash from error
+            raise Stopped(self, error) from error
+        return begin
+
+    def _next(self, source: int) -> tuple[int, int]:
+        """Offsets of what there is to read: the shell is told where it is out of range, and asks."""
+        start = self.ingest.positions[source]
+        if start < self.world.begins[RAW, source]:
+            start = self._begins(source)
+        return start, self.world.published[source]
 
     def wakes(self, source: int) -> None:
         """A partition got messages: what was idle is so no more, before anything else is read."""
@@ -185,8 +254,10 @@ class IngestProcess:
     def step(self) -> bool:
         """Read some messages of one partition, send what is ready. Crash where it dies."""
         world, draw = self.world, self.world.draw
+        if world.sources() != sorted(self.ingest.sources):
+            raise Crash  # it opens again
         source = draw.randrange(len(world.raw))
-        start, end = self.ingest.positions[source], world.published[source]
+        start, end = self._next(source)
         until = min(end, start + draw.randrange(1, world.plan.reads + 1))
         moved = False
         if start < until and self.ingest.wants(source):
@@ -205,7 +276,7 @@ class IngestProcess:
         world = self.world
         moved = False
         for source in range(len(world.raw)):
-            start, end = self.ingest.positions[source], world.published[source]
+            start, end = self._next(source)
             if start < end:
                 values = [each.value or None for each in world.raw[source][start:end]]
                 self.ingest.offer(source, np.arange(start, end), values)
@@ -230,6 +301,37 @@ class IngestProcess:
                     raise Crash
                 world.send(*message, prefix="ingest block")
             world.crash("ingest crash", "ingest crash after blocks")
+
+
+def last_block(world: World, shard: int) -> tuple[int, Message] | None:
+    """The last block of a shard, with its offset, None where there is none; what is no block is passed over.
+
+    >>> last_block(World.example(), 0)
+    """
+    width, log = len(world.configuration.features), world.topics["events", shard]
+    for offset in range(len(log) - 1, world.begins["events", shard] - 1, -1):
+        try:
+            return offset, decode(log[offset], EVENT_ROW, width)
+        except WireError:
+            continue
+    return None
+
+
+def covered(world: World, source: int) -> list[int]:
+    """For each shard the raw offset up to which its blocks cover a source.
+
+    >>> world = World.example()
+    >>> covered(world, 0), IngestProcess(world).finish(), covered(world, 0)
+    ([0], True, [1])
+    """
+    wanted, ends = world.sources()[source], []
+    for shard in range(world.plan.shards):
+        found = last_block(world, shard)
+        if found is None or wanted not in found[1].sources:
+            ends.append(0)
+        else:
+            ends.append(found[1].block.ranges[found[1].sources.index(wanted)][1])
+    return ends
 
 
 def alive(make: Callable[[], IngestProcess]) -> IngestProcess:

@@ -22,10 +22,11 @@ from ..state_directory import StateDirectory, keep_configuration, make_stage
 from ..topology import FLOWS
 from ..wire import Source
 from .checks import CheckFailed, State, check_books, differences, late_rows_of, state_of
+from .loss import strike
 from .plan import Plan, draw_plan
 from .process import SOURCES, IngestProcess, StageProcess, alive
 from .shop import Raw, draw_shop, settings
-from .world import RAW, Crash, World
+from .world import RAW, Crash, Stopped, World
 
 STEPS = 60_000
 """Steps after which a seed is said not to converge."""
@@ -50,19 +51,28 @@ class Failure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a seed: the plan, how often each site was reached, and the failure, None where there is none."""
+    """What became of a seed.
+
+    Attributes
+    ----------
+    sites : how often each site was reached
+    failure : None where there is none
+    stopped : what the product said when it stopped, rightly, because something was lost for good; None: it did not
+    """
 
     seed: int
     plan: Plan
     sites: Counter[str]
     failure: Failure | None
+    stopped: str | None
 
 
 def simulate_seed(seed: int, plan: Plan | None = None) -> Verdict:
     """Run one seed, of its own plan unless one is given.
 
     A product error of any kind is a failure, and so is a difference to the fault-free replay: of the raw log, with one
-    shard, by the replay driver; where rows come late, of the topics that the seed itself recorded.
+    shard, by the replay driver; where rows come late, of the topics that the seed itself recorded. Where something was
+    lost for good, which somebody had not read, the error is what must come, and a silent end differs.
 
     >>> from .shop import Traits
     >>> verdict = simulate_seed(1, Plan(Traits(rows=30), shards=2, rates={"crash": 0.1}))
@@ -86,7 +96,7 @@ def simulate_seed(seed: int, plan: Plan | None = None) -> Verdict:
     finally:
         fault.watch = None
         shutil.rmtree(folder, ignore_errors=True)
-    return Verdict(seed, plan, world.sites, failure)
+    return Verdict(seed, plan, world.sites, failure, world.stopped)
 
 
 def _memory() -> str | None:
@@ -114,6 +124,9 @@ def _compare(world: World, shop: list[list[Raw]]) -> Failure | None:
             world.sites["late rows"] += late
             expected = _replay_recorded(world)
         parted = differences(state_of(stages), expected)
+    except Stopped as stop:
+        live.stays_stopped(stop)
+        return None
     finally:
         live.close()
     if parted:
@@ -145,14 +158,23 @@ class _Live:
         else:
             raise CheckFailed("it does not come to an end with faults")
         world.calm = True
-        for _ in range(STEPS):
-            if not self._settle():
-                break
-        else:
-            raise CheckFailed("it does not come to an end without faults")
+        if world.plan.loss:  # a sign of life: its opening is a block to every shard, and goes through every stage
+            self.ingesters = [alive(lambda: IngestProcess(world))]
+        self._calm_down()
+        if world.plan.loss:  # and a restart
+            for process in self.processes:
+                process.close()
+            self._calm_down()
         for process in self.processes:
             process.checkpoint()
         self.look()
+
+    def _calm_down(self) -> None:
+        """Until nothing moves."""
+        for _ in range(STEPS):
+            if not self._settle():
+                return
+        raise CheckFailed("it does not come to an end without faults")
 
     def _step(self) -> bool:
         world = self.world
@@ -168,6 +190,7 @@ class _Live:
             for _ in range(world.draw.randrange(5)):
                 moved |= process.step()
         world.litter()
+        strike(world, self.processes, self.ingesters)
         moved |= world.deliver()
         if world.hit("look", "stale reader"):
             self.look()
@@ -200,6 +223,23 @@ class _Live:
             while process.step():
                 moved = True
         return moved
+
+    def stays_stopped(self, stop: Stopped) -> None:
+        """It stopped: after a restart it stops again, and what is committed is whole."""
+        world = self.world
+        world.calm, world.stopped = True, str(stop)
+        world.sites["loud stop"] += 1
+        try:
+            if isinstance(stop.who, StageProcess):
+                stop.who.die()
+                while stop.who.step():
+                    pass
+            else:
+                alive(lambda: IngestProcess(world)).finish()
+        except Stopped:
+            self.look()
+        else:
+            raise CheckFailed(f"after a restart it goes on, and had stopped: {stop}")
 
     def stages(self) -> list[Stage]:
         """The stages, opened where they are not."""

@@ -43,7 +43,10 @@ class Traits:
     rows : events before resends
     partitions : number of raw partitions
     late : share of rows that arrive later than the allowed lateness
+    tied : share of events that happen at the very time of the one before
     resent : share of events that are sent again
+    changed : share of what is sent again whose content is another, under the same id and time
+    echoed : share of clicks, carts and purchases that bear the event id of their impression: ids are unique in a type
     broken : share of messages that are no events
     silence : chance that a while passes before an event in which nothing happens
     shared : users name each other's impressions and orders
@@ -52,7 +55,10 @@ class Traits:
     rows: int = 160
     partitions: int = 3
     late: float = 0.0
+    tied: float = 0.33
     resent: float = 0.05
+    changed: float = 0.2
+    echoed: float = 0.0
     broken: float = 0.0
     silence: float = 0.03
     shared: float = 0.0
@@ -101,7 +107,8 @@ class _Shop:
     def event(self, number: int) -> dict[str, Any]:
         """The next event."""
         draw = self.draw
-        self.now += draw.choice((0, 0, 400, 1_100, 2_300, 3_700))
+        if draw.random() >= self.traits.tied:
+            self.now += draw.choice((400, 1_100, 2_300, 3_700))
         if draw.random() < self.traits.silence:
             self.now += draw.randrange(20_000, 90_000)
         kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
@@ -126,6 +133,8 @@ class _Shop:
         if self.seen and draw.random() < 0.75:
             cause = draw.choice(self.seen[-8:])
             row["item_id"] = cause["item_id"]
+            if draw.random() < self.traits.echoed:
+                row |= {"event_id": cause["event_id"], "ts": cause["ts"]}
             if draw.random() >= self.traits.shared:
                 row["user_id"] = cause["user_id"]
             if draw.random() < 0.6:
@@ -178,7 +187,7 @@ def draw_shop(draw: Random, traits: Traits) -> list[list[Raw]]:
         live = [p for p in range(len(parts)) if at < drained[p] and not (p == away[0] and away[1] < at < away[2])]
         live = live or [drained.index(2.0)]
         for again in range(2 if draw.random() < traits.resent else 1):
-            if again and draw.random() < 0.2:
+            if again and draw.random() < traits.changed:
                 row = row | {"item_id": draw.choice(ITEMS)}  # the same id with other content, perhaps
             part = draw.choices(live, [weights[p] for p in live])[0]
             parts[part].append(Raw(arrives(row["ts"]), json.dumps(row).encode()))

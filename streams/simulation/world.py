@@ -22,6 +22,14 @@ class Crash(BaseException):
     """A process dies here; no code of the product may catch it."""
 
 
+class Stopped(BaseException):
+    """The product stopped loudly, as it must: what `who` was to read is gone."""
+
+    def __init__(self, who: object, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.who = who
+
+
 class World:
     """What outlives every process.
 
@@ -36,6 +44,10 @@ class World:
     ----------
     topics : (name, partition) -> messages
     published : for each raw partition how many of its messages are there
+    begins : (topic, partition) -> offset at which the log begins
+    missed : whether a stage went on behind messages that it had not read
+    made_again : topics that were deleted and made again
+    stopped : what the product said when it stopped because something was lost for good; None: it did not
     calm : True: nothing goes wrong any more
     sites : how often each of `plan.SITES` was reached
 
@@ -58,6 +70,10 @@ class World:
         self.topics["examples", 0] = []
         self.delayed: list[tuple[str, int, bytes]] = []
         self.published = [0] * len(raw)
+        self.begins: Counter[tuple[str, int]] = Counter()
+        self.missed = False
+        self.made_again: set[str] = set()
+        self.stopped: str | None = None
         self.calm = False
         self._left = plan.faults
         self._pointers = [min((part[0].arrival for part in self.raw if part), default=START)] * len(raw)
@@ -131,11 +147,37 @@ class World:
             piece = there[-1][: len(there[-1]) // 2] if there and there[-1] else b"rubbish"
             there.append(self.draw.choice((None, b"", piece)))
 
+    # ---- what is lost for good
+
+    def trim(self, log: tuple[str, int], low: int, high: int, unread: bool) -> bool:
+        """Delete the messages of a log below some offset of [low, high]; whether there was anything to delete."""
+        low = max(low, self.begins[log] + 1)
+        if low > high:
+            return False
+        self.begins[log] = self.draw.randint(low, high)
+        self.sites["log trimmed unread" if unread else "log trimmed"] += 1
+        return True
+
+    def make_again(self, topic: str) -> None:
+        """Delete a topic and make one of its name, which is empty and has an id of its own."""
+        self.made_again.add(topic)
+        self.sites["topic re-created"] += 1
+        if topic == RAW:
+            self.raw = [part[n:] for part, n in zip(self.raw, self.published, strict=True)]
+            self.published = [0] * len(self.raw)
+        for log in self.topics:
+            if log[0] == topic:
+                self.topics[log] = []
+
+    def id_of(self, topic: str) -> str:
+        """The id that the broker gave a topic."""
+        return f"id of {topic}" + (", made again" if topic in self.made_again else "")
+
     # ---- raw partitions
 
     def sources(self) -> list[Source]:
         """The raw partitions as the broker knows them."""
-        return [Source(RAW, "id of shop", p) for p in range(len(self.raw))]
+        return [Source(RAW, self.id_of(RAW), p) for p in range(len(self.raw))]
 
     def publish(self, everything: bool = False) -> list[int]:
         """Time goes on and the raw partitions fill; those that got messages."""

@@ -12,7 +12,9 @@ from thalweg.streams.attribution import AttributionStage
 from thalweg.streams.block import Block
 from thalweg.streams.ingest import Ingest
 from thalweg.streams.row import EVENT_ROW, Type
-from thalweg.streams.simulation.shop import START, settings
+from thalweg.streams.simulation import simulate_seed
+from thalweg.streams.simulation.plan import Loss, Plan
+from thalweg.streams.simulation.shop import START, Traits, settings
 from thalweg.streams.wire import Message, Source
 
 SOURCE = Source("shop", "id of shop", 0)
@@ -105,3 +107,13 @@ def test_the_clock_of_a_block_that_was_seen_counts() -> None:
     assert (
         stage.books()["click"]["read"] == stage.books()["click"]["applied"] + stage.books()["click"]["duplicate"] == 2
     )
+
+
+@pytest.mark.slow
+def test_raw_messages_trimmed_before_every_shard_had_them_are_missed() -> None:
+    """An ingester died between the first blocks: one shard has rows of a source, another has none of them, and they
+    are deleted. The next ingester stands at 0, reads from where the log begins, and the other shard never gets them."""
+    plan = Plan(Traits(rows=30), shards=3, block_rows=5, reads=8, rates={"ingest crash": 0.5}, loss=Loss.RAW_TRIMMED)
+    for seed in range(20):  # 2, 7 and 19 were the first
+        failure = simulate_seed(seed, plan).failure
+        assert failure is None, f"seed {seed} {failure}"
