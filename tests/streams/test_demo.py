@@ -1,4 +1,7 @@
-"""The demo on a small funnel: every step is kept, and an interruption anywhere costs at most the step it came in."""
+"""The demo on a small funnel: every step is kept, and an interruption anywhere costs at most the step it came in.
+
+Its live part is tried in tests/end_to_end/test_demo_live.py.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from thalweg.streams import demo
+from thalweg.streams import demo, demo_live
 from thalweg.streams.funnel import simulate
+from thalweg.streams.replay import Summary
 from thalweg.streams.state_directory import StateDirectory
 
 
@@ -32,7 +36,7 @@ def digests(folder: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "demo"
-    assert demo.run(folder, source) == 0
+    assert demo.run(folder, source, live=False) == 0
     return folder
 
 
@@ -48,7 +52,7 @@ def test_it_leaves_report_state_and_answers(done: Path, capsys: pytest.CaptureFi
 
 def test_a_second_run_only_asks(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (done / "report.html").stat().st_mtime_ns, digests(done)
-    assert demo.run(done, never) == 0
+    assert demo.run(done, never, live=False) == 0
     assert ((done / "report.html").stat().st_mtime_ns, digests(done)) == before
     assert "done already" in capsys.readouterr().err
 
@@ -74,11 +78,31 @@ def test_an_interrupted_replay_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(demo, "interruptible", at_once)
-        assert demo.run(tmp_path, source) == 130
+        assert demo.run(tmp_path, source, live=False) == 130
     assert "goes on from here" in capsys.readouterr().err
     assert not (tmp_path / "summary.json").exists() and not (tmp_path / "report.html").exists()
-    assert demo.run(tmp_path, never) == 0
+    assert demo.run(tmp_path, never, live=False) == 0
     assert digests(tmp_path) == digests(done)
+
+
+def test_the_live_part_is_left_out_where_it_cannot_be(
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Extras that are missing, and a replay that was made without it, are said in a line."""
+    with monkeypatch.context() as patch:
+        patch.setattr(demo_live, "_is_there", lambda name: name != "faust")
+        assert demo.run(done, never) == 0
+    said = capsys.readouterr().err
+    assert "4 of 4: the live part is left out: without faust; pip install 'thalweg[kafka,broker]'" in said
+    monkeypatch.setattr(demo_live, "lacking", lambda: None)
+    assert demo.run(done, never) == 0
+    assert f"remove {done / 'summary.json'} and {done / 'state'} to have it" in capsys.readouterr().err
+    assert not (done / "live").exists()
+
+
+def test_a_replay_in_two_stretches_is_told_as_one() -> None:
+    first, second = (Summary("state", ["log"], rows, 2.0, 1, 10) for rows in (100, 20))
+    assert demo.together(first, second) == Summary("state", ["log"], 120, 4.0, 2, 20)
 
 
 def test_kernels_are_compiled_in_a_process_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
