@@ -20,11 +20,30 @@ from thalweg.streams.configuration import RAW_TOPICS, Duration, Kafka
 
 
 class ApacheKafka:
-    """Apache Kafka from a folder with its `broker` script, which can be killed and started again on its data."""
+    """Apache Kafka from a folder with its `broker` script, which can be killed and started again on its data.
 
-    def __init__(self, home: Path, data: Path) -> None:
+    `guarded`: it has a second listener, at `guarded_address`, where the user t logs in with this word over TLS with the
+    certificate and key in the file `identity`.
+    """
+
+    def __init__(self, home: Path, data: Path, guarded: str | None = None, identity: Path | None = None) -> None:
         self.home, self.data = home, data
-        self.port = _free_pair()
+        self.port = free_pair()
+        self.guarded_address = f"127.0.0.1:{free_pair()}"
+        self._properties = []
+        if guarded is not None:
+            plain, controller = f"127.0.0.1:{self.port}", f"127.0.0.1:{self.port + 1}"
+            heard = f"PLAINTEXT://{plain},GUARDED://{self.guarded_address}"
+            module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+            self._properties = [
+                f"listeners={heard},CONTROLLER://{controller}",
+                f"advertised.listeners={heard}",
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_SSL",
+                "sasl.enabled.mechanisms=PLAIN",
+                f'listener.name.guarded.plain.sasl.jaas.config={module} required user_t="{guarded}";',
+                "listener.name.guarded.ssl.keystore.type=PEM",
+                f"listener.name.guarded.ssl.keystore.location={identity}",
+            ]
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -34,10 +53,9 @@ class ApacheKafka:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        log = (self.data.parent / "kafka.log").open("ab")
-        self.process = subprocess.Popen(
-            [str(self.home / "broker"), str(self.port), str(self.data)], stdout=log, stderr=log, start_new_session=True
-        )
+        command = [str(self.home / "broker"), str(self.port), str(self.data), *self._properties]
+        with (self.data.parent / "kafka.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         until = time.monotonic() + 90
         while not _serves(self.address):
             assert self.process.poll() is None and time.monotonic() < until, "Apache Kafka did not start"
@@ -51,7 +69,7 @@ class ApacheKafka:
             self.process = None
 
 
-def _free_pair() -> int:
+def free_pair() -> int:
     """A port that is free together with the next one: the controller takes that."""
     while True:
         with socket.socket() as first, socket.socket() as second:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from thalweg.streams.configuration import Configuration, Kafka, to_builtins
 
 THALWEG = [sys.executable, "-X", "faulthandler", "-m", "thalweg.streams.cli"]
 IDLE = "1500ms"
+HEARD = 1 << 20
+"""Bytes that a command may say before anybody listens; beyond, it would stand still."""
 
 
 def toml(raw: Mapping[str, Any], path: str = "") -> str:
@@ -33,13 +35,29 @@ def toml(raw: Mapping[str, Any], path: str = "") -> str:
     return "\n".join([*lines, *tables]) + "\n"
 
 
+def ended(process: subprocess.Popen[str], timeout: float) -> str:
+    """Wait for a command's end; what it said on stderr. One that does not end says where all its threads are."""
+    try:
+        return process.communicate(timeout=timeout)[1]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # for faulthandler
+        said = process.communicate()[1]
+        raise AssertionError(f"{process.args} did not end within {timeout} s: {said[-9000:]}") from None
+
+
 class Live:
     """One application: its configuration file, its state and its commands.
 
     Parameters
     ----------
     folder : holds the configuration and the states
+
+    Attributes
+    ----------
+    started : every command of every application; a test that fails in the middle leaves some running
     """
+
+    started: ClassVar[list[subprocess.Popen[str]]] = []
 
     def __init__(self, folder: Path, configuration: Configuration, kafka: Kafka) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,19 +74,15 @@ class Live:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command."""
         said = {**os.environ, "THALWEG_TIME__IDLE_TIMEOUT": IDLE, **environment}
-        return subprocess.Popen(
-            self.command(*arguments), env=said, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        command, pipe = self.command(*arguments), subprocess.PIPE
+        process = subprocess.Popen(command, env=said, stdout=pipe, stderr=pipe, text=True, pipesize=HEARD)
+        self.started.append(process)
+        return process
 
     def run(self, *arguments: str, status: int | None = 0, timeout: float = 180, **environment: str) -> str:
         """Run a command to its end; what it said on stderr."""
         process = self.start(*arguments, **environment)
-        try:
-            _, said = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # faulthandler says where every thread is
-            _, said = process.communicate()
-            raise AssertionError(f"{arguments} did not end within {timeout} s: {said[-9000:]}") from None
+        said = ended(process, timeout)
         assert status is None or process.returncode == status, (arguments, process.returncode, said[-3000:])
         return said
 

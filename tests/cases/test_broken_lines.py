@@ -49,8 +49,7 @@ BREAKS: dict[str, Callable[[bytes, random.Random], bytes]] = {
 """What is done to a line, by the reason that its dead letter must have (blanks apart)."""
 
 
-@pytest.fixture(scope="module")
-def lines() -> list[tuple[bytes, str | None]]:
+def draw_lines() -> list[tuple[bytes, str | None]]:
     """About 20,000 lines, each with the reason for which it must be rejected; None: it is good."""
     draw = random.Random(100)
     good = [line_of({**row, "event_id": f"{row['event_id']}-{k}", "user_id": f"{row['user_id']}-{k}"}) for k in range(19) for row in draw_log(k)]  # fmt: skip # noqa: E501
@@ -63,6 +62,11 @@ def lines() -> list[tuple[bytes, str | None]]:
             kind = kinds[n // 99 % len(kinds)]
             out.append((BREAKS[kind](line, draw), kind.strip()))
     return out
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[tuple[bytes, str | None]]:
+    return draw_lines()
 
 
 def test_every_good_one_counts_and_every_bad_one_is_kept(

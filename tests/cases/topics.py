@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,19 @@ Raw = Row | str | bytes | None
 
 @dataclass
 class Topics:
-    """Raw topics of one application; `run` sends messages, ingests them, and runs the stages on what ingest made."""
+    """Raw topics of one application; `run` sends messages, ingests them, and runs the stages on what ingest made.
+
+    Attributes
+    ----------
+    rubbish : messages on the events topic that the latest `stages` met and that were no blocks
+    emitted : by state, what its stages have sent to one another so far
+    """
 
     folder: Path
     configuration: Configuration
     kafka: Kafka
     rubbish: int = 0
+    emitted: dict[str, dict[str, list[bytes]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         short = msgspec.structs.replace(self.configuration.time, idle_timeout=Duration.parse("400ms"))
@@ -53,7 +60,7 @@ class Topics:
     def ingest(self) -> int:
         """Ingest until every raw partition is idle; messages read."""
         ingester = Ingester(self.configuration)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180  # kernels may have to be compiled first
 
         def done() -> bool:
             assert time.monotonic() < until, "ingest did not come to an end"
@@ -64,10 +71,13 @@ class Topics:
         return ingester.rows
 
     def stages(self, name: str = "state") -> Found:
-        """Run every stage on the blocks that are there, each on its host, and look at the state."""
+        """Run every stage on the blocks that it has not seen, each on its host, and look at the state.
+
+        A state that is there is opened and goes on behind its last checkpoint, as after a restart.
+        """
         state = StateDirectory(self.folder / name, self.configuration)
         letters = DeadLetterFile(self.folder / name / "dead_letters.jsonl")
-        topics: dict[str, list[bytes | None]] = {"labels": [], "copurchases": [], "outcomes": []}
+        topics = self.emitted.setdefault(name, {"labels": [], "copurchases": [], "outcomes": []})
         topic = internal(self.kafka, "events")
         last = tail(self.kafka, topic, 0)
         events = [] if last is None else read_on(self.kafka, topic, 0, 0, last[0] + 1)

@@ -93,6 +93,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     (["convert", "nobody"], "name the log to write"),
     (["convert", "nobody", "out.parquet"], "complete-journey"),
     (["validate", "log.jsonl", "--config", "no_such.toml"], "no_such.toml"),
+    (["broker", "--port", "99999"], "--port 99999: it lies between 1 and 65535"),
+    (["topics", "create", "--raw", "0"], "--raw 0: a topic has at least one partition"),
+    (["topics", "create", "--brokers", "a:1,"], "--brokers: kafka.brokers 'a:1,': '' is no address; write host:port"),
+    (["publish", "log.jsonl", "--speed", "0"], "--speed 0.0: it is a number above 0"),
+    (["publish", "log.jsonl", "--speed", "nan"], "--speed nan: it is a number above 0"),
 ])  # fmt: skip
 def test_a_wrong_command_line_is_status_2_with_the_mend(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -269,6 +274,10 @@ def test_compilation_is_announced_once(
     folder.mkdir(parents=True)
     (folder / "kernel.attribute_rows-10.py311.nbi").touch()
     assert not progress.announce_compilation()
+    assert progress.announce_compilation(progress.INGEST)
+    assert "compiling kernels" in capsys.readouterr().err
+    (folder / "json_kernel.read-10.py311.nbi").touch()
+    assert not progress.announce_compilation(progress.INGEST)
     assert capsys.readouterr().err == ""
 
 

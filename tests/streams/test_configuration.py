@@ -59,6 +59,14 @@ def test_a_configuration_survives_being_written():
         ({"calibration": {"epoch": "0d"}}, "calibration.epoch"),
         ({"graph": {"refresh": "0d"}}, "graph.refresh"),
         ({"attribution": {"pair_half_life": "0d"}}, "attribution.pair_half_life"),
+        ({"kafka": {"linger": "0ms"}}, "kafka.linger must be longer than 0ms"),
+        ({"kafka": {"session_timeout": "0s"}}, "kafka.session_timeout must be longer than 0ms"),
+        ({"kafka": {"topics": {}}}, "kafka.topics names no raw topic"),
+        ({"kafka": {"topics": {"x": "clicks"}}}, "'x' has rows of type 'clicks'; write impression, click, add_to_cart"),
+        ({"kafka": {"brokers": ""}}, "'' is no address; write host:port"),
+        ({"kafka": {"brokers": "a:9092,"}}, "'' is no address; write host:port"),
+        ({"kafka": {"brokers": "a:99999"}}, "'a:99999' is no address"),
+        ({"kafka": {"brokers": "PLAINTEXT://a:9092"}}, "'PLAINTEXT://a:9092' is no address"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_place(raw, message):
@@ -91,6 +99,16 @@ def test_the_environment_may_say_numbers_booleans_durations_and_text():
     assert configuration.conversion.bits == 18 and configuration.conversion.learning_rate == 0.5
     assert configuration.store.sync and configuration.attribution.window == 36 * 3_600_000
     assert configuration.time.earliest == "2024-01-01" and configuration.conversion.checkpoints == (0.1, 0.2)
+
+
+def test_addresses_are_hosts_with_ports_or_without():
+    for brokers in ("a", "a:1", "a-1.b:9092, c:9093", "[::1]:9092,127.0.0.1:9", "[fe80::1%eth0]:65535"):
+        assert from_builtins({"kafka": {"brokers": brokers}}).kafka.brokers == brokers
+
+
+def test_what_the_environment_says_to_the_client_stays_text():
+    environment = {"THALWEG_KAFKA__CLIENT__SASL_PASSWORD": "0123", "THALWEG_KAFKA__CLIENT__SSL_KEY_PASSWORD": '"a b"'}
+    assert load(None, environment).kafka.client == {"sasl_password": "0123", "ssl_key_password": "a b"}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from thalweg.streams.configuration import Configuration, from_builtins
 from thalweg.streams.funnel import configuration as funnel_configuration
 from thalweg.streams.funnel import simulate
 from thalweg.streams.host import PARTS, Host, parts
+from thalweg.streams.ingest import Ingest
 from thalweg.streams.log import open_log
 from thalweg.streams.reader import Reader, shards_of
 from thalweg.streams.replay import replay
@@ -146,6 +147,35 @@ def test_a_lost_block_stops_the_stage(log: Path) -> None:
     chain.events(0, 0, sent[0])
     with pytest.raises(Gap, match="begins at 2000, the mark is 1000"):
         chain.events(0, 1, sent[2])
+
+
+@pytest.mark.parametrize(("begin", "missed"), [(0, 0), (60, 0), (100, 0), (101, 1), (400, 300)])
+def test_what_was_deleted_while_ingest_was_away_for_long_is_missed(begin: int, missed: int) -> None:
+    """The blocks are gone too, so ingest finds nothing to go on from; the state knows how far it read."""
+    configuration, source = from_builtins({"kafka": {"topics": {"views": "impression"}}}), Source("views", "id", 0)
+    values = [
+        b'{"event_id":"e%d","ts":%d,"user_id":"u","item_id":"tea"}' % (i, 1_767_225_600_000 + 1_000 * i)
+        for i in range(500)
+    ]
+
+    def blocks(begin: int, end: int) -> list[bytes]:
+        ingest = Ingest(configuration, [source], [None], lambda: 2**50)
+        ingest.begins(0, begin)
+        ingest.offer(0, np.arange(begin, end), values[begin:end])
+        return [encode(message) for _, message in ingest.take(everything=True)[0]]
+
+    stage = make_stage("attribution", 0, configuration, StateStore.memory(), sources=8)
+    host = Host(stage, Source("events", "id of events", 0))
+    for value in blocks(3, 100):  # a log that begins late, read by nobody before: nothing is missed
+        host.take(host.position, value)
+    assert stage.books()["impression"]["read"] == 97
+    for value in blocks(begin, 500):
+        if missed:
+            with pytest.raises(Gap, match=f"views/0: read up to offset 100, its log began at {begin}.* {missed} mess"):
+                host.take(host.position, value)
+        else:
+            host.take(host.position, value)
+    assert stage.books()["impression"]["read"] == (97 if missed else 497)
 
 
 def test_backtest_then_live_is_one_replay(log: Path, tmp_path: Path) -> None:

@@ -359,6 +359,44 @@ def test_what_runs_ahead_is_paused_until_the_others_have_caught_up(monkeypatch: 
     assert len(set(Seen.of(shop.blocks(0)).places)) == 1_200
 
 
+def test_killed_between_the_first_blocks_of_a_log_that_began_late_it_goes_on() -> None:
+    """One shard has a block, the other none. Nothing was deleted, so nothing is missed; once something is, it is."""
+    configuration = from_builtins({"partitions": 2, "kafka": {"topics": {"a": ""}}})
+    source = Source("a", "id", 0)
+    values = [event(i, i) for i in range(50)]
+
+    def opened(*last: Message | None) -> Ingest:
+        return Ingest(configuration, [source], last, lambda: WALL)
+
+    first = opened(None, None)
+    first.begins(0, 1_000)
+    first.offer(0, np.arange(1_000, 1_050), values)
+    blocks, _ = first.take(everything=True)
+    known = dict(blocks)
+    assert all(message.begins == ((0, 1_000),) and message.block.ranges[0][0] == 0 for message in known.values())
+    for last in ((known[0], None), (None, known[1]), (known[0], known[1])):
+        again = opened(*last)
+        again.begins(0, 1_000)
+        assert again.positions[0] == (1_050 if None not in last else 0)
+    half = opened(known[0], None)
+    with pytest.raises(IngestError, match="begins at offset 1,001"):
+        half.begins(0, 1_001)
+    whole = opened(known[0], known[1])
+    whole.begins(0, 1_050)
+    with pytest.raises(IngestError, match="begins at offset 1,051, the blocks end at 1,050: 1 messages"):
+        whole.begins(0, 1_051)
+
+
+def test_a_heartbeat_may_be_ahead_by_the_lateness_more() -> None:
+    """`publish --close` ends a log of just now with one."""
+    configuration = from_builtins({"time": {"lateness": "1h", "max_future": "5m"}, "kafka": {"topics": {"a": ""}}})
+    ingest = Ingest(configuration, [Source("a", "id", 0)], [None], lambda: WALL)
+    for ahead, refused in ((3_600_001, 0), (3_900_001, 0), (3_900_002, 1)):
+        beat = json.dumps({"type": "progress", "event_id": "b", "ts": WALL + ahead}).encode()
+        ingest.offer(0, np.array([ahead]), [beat])
+        assert len(ingest.take(everything=True)[1]) == refused
+
+
 def test_what_is_ahead_of_the_wall_clock_is_refused() -> None:
     future = event(WALL - START + 400 * 86_400_000, 2)
     shop = Shop(configured(), [[(3, event(0, 1)), (8, future), (9, b"{"), (10, event(5, 3))], [], []])
@@ -391,9 +429,33 @@ def test_rows_without_an_id_are_named_after_their_place() -> None:
     assert [int(row["id"]) for row in rows] == [hash_text("clicks/0#7"), hash_text("clicks/0#12")]
 
 
+@pytest.mark.parametrize("letter", ["a", "\u4e2d", "\x01"])
+def test_ids_as_long_as_a_message_make_no_block_that_no_broker_takes(letter: str) -> None:
+    """Each event is one that a broker takes; the names of a few together would stop ingest for good."""
+    values = [event(i, i, item_id=f"{letter * 300_000}{i}") for i in range(4)]
+    values += [event(i, i, item_id=f"{letter * 500}{i}") for i in range(4, 2_000)]
+    shop = Shop(configured(block_rows=1_000_000), [list(enumerate(values)), [], []])
+    shop.finish(shop.open())
+    assert max(len(value) for value in shop.topics[0]) < MAX_MESSAGE
+    seen = Seen.of(shop.blocks(0))
+    assert len(seen.places) == len(values) and len({int(row["item"]) for row in seen.rows}) == len(values)
+
+
+def test_topics_of_mostly_rejects_make_no_block_that_no_broker_takes() -> None:
+    """Three partitions of which nine rows in ten are of a type that nobody knows, abreast in time."""
+    known, other = b'{"type": "click", "ts": %d, "item_id": "A"}', b'{"type": "page_view", "ts": %d, "item_id": "A"}'
+    values = [list(enumerate((other if i % 10 else known) % (START + i) for i in range(12_000))) for _ in range(3)]
+    shop = Shop(configured(block_rows=1_000_000), values)
+    shop.finish(shop.open())
+    messages = shop.blocks(0)
+    assert max(len(message.rejects) for message in messages) <= 2 * module.REJECTS
+    assert max(len(value) for value in shop.topics[0]) < MAX_MESSAGE
+    seen = Seen.of(messages)
+    assert (len(seen.places), len(seen.rejects)) == (3 * 1_200, 3 * 10_800)
+
+
 @pytest.mark.parametrize("limit", ["names", "rejects", "rows"])
-def test_blocks_are_cut_below_what_a_broker_takes(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NAMES_STEP", 10)
+def test_blocks_are_cut_below_what_a_broker_takes(limit: str) -> None:
     long = {"names": 480, "rejects": 1, "rows": 1}[limit]
     values = [event(i, i, item_id=f"{i:0{long}}") for i in range(9_000 if limit == "rows" else 3_000)]
     if limit == "rejects":

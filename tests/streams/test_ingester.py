@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from tests.live import Live
 from tests.streams.test_ingest import Seen, event
 from thalweg.streams.broker_error import BrokerError
 from thalweg.streams.configuration import Configuration, Kafka, from_builtins
 from thalweg.streams.ingest import Ingest, IngestError
-from thalweg.streams.ingester import Ingester, _Session, raw_partitions
+from thalweg.streams.ingest_process import IngestProcess
+from thalweg.streams.ingester import IN_FLIGHT, Ingester, _Election, _Look, _Session, raw_partitions
 from thalweg.streams.kafka import create_topics, internal, make_admin, read_on, tail
 from thalweg.streams.outbox import Outbox
 from thalweg.streams.row import EVENT_ROW
@@ -96,7 +97,7 @@ def working(configuration: Configuration, reports: list[dict[str, Any]] | None =
         except Exception as error:
             failed.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)  # one that hangs fails its test, not the whole run
     thread.start()
     try:
         yield ingester
@@ -159,7 +160,8 @@ def test_it_tells_where_it_stands(configuration: Configuration) -> None:
     assert ingester.rows == 40
     said = [each for each in reports if each.get("idle")][-1]
     first, second = map(str, raw_partitions(configuration))
-    assert said["positions"] == {first: 40, second: 0}
+    stands = {each["source"]: (each["position"], each["behind"]) for each in said["sources"]}
+    assert stands == {first: (40, 0), second: (0, 0)}
     assert said["waiting"] == said["unacknowledged"] == 0
 
 
@@ -237,7 +239,10 @@ def test_what_is_missing_is_named(kafka: Kafka) -> None:
 
 
 class Told:
-    """A message that is an error, and the consumer that brings it; its log begins at offset 9."""
+    """A message that is an error, and the consumer that brings it; its log begins at offset 9, `ends` at 20, or the
+    broker does not say (None)."""
+
+    ends: int | None = 20
 
     def __init__(self, code: int, place: tuple[str | None, int], fatal: bool = False) -> None:
         self._error, self._place = KafkaError(code, "so it is", fatal=fatal), place
@@ -251,11 +256,20 @@ class Told:
     def partition(self) -> int:
         return self._place[1]
 
+    def offset(self) -> int:
+        return 20
+
     def consume(self, count: int, timeout: float) -> list[Told]:
         return [self]
 
     def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
         return 9, 20
+
+    def offsets_for_times(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        if self.ends is None:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        assert {each.offset for each in asked} == {OFFSET_END}
+        return [TopicPartition(each.topic, each.partition, self.ends) for each in asked]
 
 
 @pytest.mark.parametrize(
@@ -280,6 +294,154 @@ def test_errors_of_the_consumer(code: int, fatal: bool, own: bool, said: str | N
     else:
         with pytest.raises((BrokerError, IngestError), match=said):
             session._consume()
+
+
+def test_silence_counts_while_the_broker_is_there() -> None:
+    """Idle: nothing came for the timeout, and the broker says that there is nothing, whatever it keeps for itself
+    behind the last message. One that was away is given the timeout anew, and those that were idle with it."""
+    raw = {"time": {"idle_timeout": "100ms"}, "kafka": {"topics": {"clicks": ""}}}
+    configuration = from_builtins(raw)
+    ingest = Ingest(configuration, [Source("clicks", "id", 0)], [None], lambda: 0)
+    ingest.offer(0, np.array([17]), [event(1_000, 1)])
+    ingest.take(everything=True)
+    told: Any = Told(KafkaError._PARTITION_EOF, ("clicks", 0))
+    session = _Session(Ingester(configuration), ingest, told, Outbox(configuration.kafka))
+
+    def idle(after: float) -> bool:
+        time.sleep(after)
+        session._idle()
+        return ingest.idle
+
+    session._consume()
+    assert not idle(0)
+    told.ends = None
+    assert not idle(0.12)
+    told.ends = 20
+    assert not idle(0) and idle(0.12)
+    session.broker_said(KafkaError(KafkaError._TRANSPORT))
+    assert not idle(0) and idle(0.12)
+    session.broker_said(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert idle(0)
+    told.ends = None  # it hangs: no connection breaks
+    assert not idle(0.12)
+    told.ends = 21
+    assert not idle(0.12), "there is something, not fetched yet"
+    told.ends = 20
+    assert idle(0.12)
+    ingest.offer(0, np.array([20]), [event(2_000, 2)])
+    assert not ingest.idle
+
+
+def test_what_is_behind_a_log_that_begins_late_or_ends_with_control_records() -> None:
+    """Nothing waits where everything has expired, nor behind the end that a fetch told."""
+    configuration = from_builtins({"kafka": {"topics": {"clicks": ""}}})
+    ingest = Ingest(configuration, [Source("clicks", "id", 0)], [None], lambda: 0)
+
+    class Expired(Told):
+        def get_watermark_offsets(self, partition: TopicPartition, timeout: float = 0, cached: bool = False) -> Any:
+            return 20, 20
+
+        def assign(self, wanted: list[TopicPartition]) -> None:
+            self.assigned = wanted
+
+    told: Any = Expired(KafkaError._PARTITION_EOF, ("clicks", 0))
+    session = _Session(Ingester(configuration), ingest, told, Outbox(configuration.kafka))
+    assert session._said(0, ingest.sources[0])["behind"] == 20
+    session._assign()
+    assert session._said(0, ingest.sources[0])["behind"] == 0
+    session = _Session(Ingester(configuration), ingest, told, Outbox(configuration.kafka))
+    session._consume()
+    assert session._said(0, ingest.sources[0])["behind"] == 0
+
+
+def test_while_very_much_is_not_acknowledged_nothing_is_read_and_a_stop_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configuration = from_builtins({"kafka": {"brokers": "127.0.0.1:9", "topics": {"clicks": ""}}})
+    ingest = Ingest(configuration, [Source("clicks", "id", 0)], [None], lambda: 0)
+    outbox = Outbox(configuration.kafka)
+    for _ in range(IN_FLIGHT + 1):
+        outbox.send("a", 0, b"x")
+    reports: list[dict[str, Any]] = []
+    never: Any = None  # a consumer that is not asked
+    session = _Session(Ingester(configuration, reports.append), ingest, never, outbox)
+    monkeypatch.setattr(session, "_assign", lambda: None)
+    monkeypatch.setattr(session, "_said", lambda *_: {})
+    monkeypatch.setattr(session, "_balance", lambda: None)
+    session.go(stop=lambda: len(reports) == 2)
+    assert reports[-1]["unacknowledged"] == IN_FLIGHT + 1
+    monkeypatch.setattr("thalweg.streams.outbox.OUTAGE", 0.2)
+    with pytest.raises(BrokerError, match="nothing was acknowledged"):
+        session.go(stop=lambda: False)
+
+
+def test_a_group_that_refuses_it_is_an_error() -> None:
+    """Else it would stand by for ever."""
+    election = _Election(Kafka(brokers="127.0.0.1:9", application="shop"), "shop.events")
+    election.close()
+    for code, said in (
+        (KafkaError._ALL_BROKERS_DOWN, None),
+        (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, None),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "the group shop-ingest: so it is"),
+    ):
+        told: Any = Told(code, (None, -1))
+        told.poll = lambda seconds: told  # noqa: B023
+        election._consumer = told
+        if said is None:
+            assert not election.elected()
+        else:
+            with pytest.raises(BrokerError, match=said):
+                election.elected()
+
+
+def test_ctrl_c_is_not_for_the_process_of_ingest(tmp_path: Path) -> None:
+    """From its beginning on: the parent is told too, and closes the pipe."""
+    before = signal.getsignal(signal.SIGINT)
+    child = IngestProcess(Configuration(kafka=Kafka(brokers="127.0.0.1:9")))
+    try:
+        status = Path(f"/proc/{child._process.pid}/status").read_text()
+        ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn")).split()[1], 16)
+        assert ignored & 1 << (signal.SIGINT - 1)
+    finally:
+        child._process.kill()
+        child.stop()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_partition_that_is_added_is_seen_under_traffic(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thalweg.streams.ingester.REFRESH", 0.2)
+    monkeypatch.setattr(_Session, "_consume", lambda self: 1)  # there is always something
+    monkeypatch.setattr(_Session, "_idle", lambda self: None)
+    looks = []
+    monkeypatch.setattr(
+        "thalweg.streams.ingester.raw_partitions", lambda c: looks.append(raw_partitions(c)) or looks[-1]
+    )
+    ingester = Ingester(configuration)
+    ingester.run(stop=lambda: len(looks) >= 4)
+    assert len(looks) >= 4, "at the start, and again and again"
+
+
+def test_an_outage_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for new raw partitions fails then, aside."""
+    monkeypatch.setattr("thalweg.streams.ingester.REFRESH", 0.05)
+    monkeypatch.setattr("thalweg.streams.kafka.TIMEOUT", 0.3)
+    configuration = from_builtins({"kafka": {"brokers": "127.0.0.1:9", "topics": {"clicks": ""}}})
+    ingest = Ingest(configuration, [Source("clicks", "id", 0)], [None], lambda: 0)
+    never: Any = None
+    session = _Session(Ingester(configuration), ingest, never, Outbox(configuration.kafka))
+    for name in ("_assign", "_consume", "_idle", "_balance", "_tell"):
+        monkeypatch.setattr(session, name, lambda: None)
+    looks, finished = [], _Look.run
+
+    def look(self: _Look) -> None:
+        finished(self)
+        looks.append(self.found)
+
+    monkeypatch.setattr(_Look, "run", look)
+    session.go(stop=lambda: len(looks) >= 3)
+    assert looks == [None] * 3
 
 
 def test_a_raw_topic_made_again_stops_it(configuration: Configuration) -> None:

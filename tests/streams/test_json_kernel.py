@@ -78,6 +78,7 @@ def check(messages: Messages, configuration: Configuration = PLAIN, default: int
 IDS = st.sampled_from(
     ["u1", "0108775015", "undefined", "undefine", "None", "null", " null", "null ", "n", "NaN", "[object Object]", "0"]
     + ["", " ", "  a", "a ", "00", "é", "日本", 'a"b', "a\\b", "a/b", "\x7f", "\t", "x" * 40, 0]
+    + ["null\u00a0", "\u2003null", "\u0085", "\x00null", "null\n", "a\u0301é", "😀", "x😀y", "Käse 1", "\x1fa\x1f"]
     + [17850, 17850.0, -5, 10**18, 10**17, 2**63, 2**64, 1.5, True, None, [], {}, ["a"]]
 )
 TIMES = st.sampled_from(
@@ -235,13 +236,16 @@ def test_what_publishers_write_takes_the_fast_path() -> None:
     assert check([json.dumps(event).encode() for event in events]) == 0
     assert check([json.dumps(event, indent=1).encode() + b"\n" for event in events]) == 0
     assert check([msgspec.json.encode({**event, "trace": "a1", "n": 1.5, "ok": True}) for event in events]) == 0
+    named = [{**event, "title": 'Käse "Brie" 1\\2 €/kg 😀\n', "channel": "Müller", "brand": "日本"} for event in events]
+    assert check([msgspec.json.encode(event) for event in named]) == 0
+    assert check([json.dumps(event).encode() for event in named]) == 0
     guests = [msgspec.json.encode({**event, "user_id": guest}) for event in events for guest in ("", "null", 0, None)]
     assert check(guests) == 0
 
 
 def test_a_message_has_no_say_in_its_neighbours() -> None:
     good = [msgspec.json.encode(clean(i)) for i in range(6)]
-    odd: Messages = [None, b"", b"oops", b'{"ts":1774785600,"item_id":"\\u0041"}', b'{"ts":1}', good[0] + b"x"]
+    odd: Messages = [None, b"", b"oops", b'{"ts":1774785600,"item_id":"\\u00a0"}', b'{"ts":1}', good[0] + b"x"]
     mixed = [message for pair in zip(good, odd, strict=True) for message in pair]
     assert check(mixed) == len(odd)
     assert check([]) == 0 and check(odd) == len(odd)
@@ -264,6 +268,14 @@ def test_a_message_has_no_say_in_its_neighbours() -> None:
         b'{"ts":1774785600,"item_id":"A","x":truefalse}', b'{"ts":1774785600,"item_id":"A","x":tru',
         b'{"ts":1774785600,"item_id":"a\tb"}', b'{"ts":1774785600,"item_id":"\xff"}', b'{"t\\u0073":1774785600}',
         b'{"ts":1774785600,"item_id":"A","item_\\u0069d":"B"}', b'{"ts":1774785600,"item_id":"\\ud800"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\\ud83d\\ude00"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\\ude00\\ud83d"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\\ud83dx"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\\u12"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\xed\xa0\x80"}', b'{"ts":1774785600,"item_id":"A","x":"\xc0\xaf"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\xf4\x90\x80\x80"}', b'{"ts":1774785600,"item_id":"A","x":"\xe2\x82"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\xf0\x8f\xbf\xbf"}', b'{"ts":1774785600,"item_id":"A","x":"\\v"}',
+        b'{"ts":1774785600,"item_id":"A","x":"\\', b'{"ts":1774785600,"item_id":"A","x":"\\u',
         b'{"ts":1774785600,"item_id":"A","user_id":-0}', b'{"ts":1774785600,"item_id":"A","user_id":-0.0}',
         b'{"ts":1774785600,"item_id":"A","user_id":12345678901234567890}',
     ],

@@ -5,11 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import NewTopic
 
+from tests.brokers import ApacheKafka, new_kafka
 from thalweg.streams import kafka as module
+from thalweg.streams import outbox as outbox_module
 from thalweg.streams.broker_error import BrokerError
 from thalweg.streams.configuration import Kafka
 from thalweg.streams.kafka import (
@@ -17,11 +22,14 @@ from thalweg.streams.kafka import (
     create_topics,
     internal,
     internal_topics,
+    make_admin,
+    make_consumer,
     make_producer,
     partitions,
     read_on,
     tail,
     topic_ids,
+    watermarks,
 )
 from thalweg.streams.outbox import Outbox
 
@@ -81,6 +89,32 @@ def test_the_tail_is_the_last_message_whatever_the_batches(kafka: Kafka) -> None
     assert list(read_on(kafka, topic, 0, 5, 5)) == []
 
 
+class Settling:
+    """A consumer whose partition has no leader yet when it is first asked."""
+
+    def __init__(self, code: int) -> None:
+        self.asked, self.code = 0, code
+
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        self.asked += 1
+        if self.asked < 3:
+            raise KafkaException(KafkaError(self.code))
+        return 4, 9
+
+
+def test_a_partition_that_has_no_leader_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apache Kafka says for a moment of a topic just made; what does not pass is an error at once."""
+    settling: Any = Settling(KafkaError.NOT_LEADER_FOR_PARTITION)
+    assert watermarks(Kafka(), settling, "a", 0) == (4, 9) and settling.asked == 3
+    denied: Any = Settling(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with pytest.raises(BrokerError, match="authorization"):
+        watermarks(Kafka(), denied, "a", 0)
+    assert denied.asked == 1
+    monkeypatch.setattr(module, "TIMEOUT", 0.0)
+    with pytest.raises(BrokerError, match="(?i)leader"):
+        watermarks(Kafka(), Settling(KafkaError.LEADER_NOT_AVAILABLE), "a", 0)  # type: ignore[arg-type]
+
+
 def test_the_tail_of_nothing_and_of_a_null(kafka: Kafka) -> None:
     topic = filled(kafka, [b"", None])
     assert tail(kafka, topic, 0) == (1, None)
@@ -111,6 +145,36 @@ def test_what_cannot_be_delivered_is_raised_by_flush_and_by_the_next_send() -> N
         outbox.send("a", 0, b"y")
 
 
+def test_what_is_behind_one_that_cannot_be_delivered_does_not_arrive(apache: ApacheKafka) -> None:
+    """Else a reader of blocks would meet a hole, for ever."""
+    kafka = new_kafka(apache.address)
+    topic = next(iter(kafka.topics))
+    small = NewTopic(topic, 1, 1, config={"max.message.bytes": "2000"})
+    admin = make_admin(kafka)
+    admin.create_topics([small])[topic].result()
+    outbox = Outbox(kafka, make_producer(kafka, **{"batch.num.messages": 1}))  # else they are refused as one batch
+    with pytest.raises(BrokerError, match=rf"{topic}/0: a message was not delivered: .*too large"):
+        for i in range(30):
+            outbox.send(topic, 0, bytes(5_000 if i == 9 else i))
+        outbox.flush()
+    with pytest.raises(BrokerError, match="was not delivered"):
+        outbox.send(topic, 0, b"x")
+    time.sleep(1)
+    last = tail(kafka, topic, 0)
+    assert last is not None
+    assert [len(value or b"") for _, value in read_on(kafka, topic, 0, 0, last[0] + 1)] == list(range(9))
+
+
+def test_a_broker_that_acknowledges_nothing_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(Kafka(brokers=NOBODY))
+    outbox.send("a", 0, b"x")
+    outbox.poll()
+    monkeypatch.setattr(outbox_module, "OUTAGE", 0.2)
+    time.sleep(0.3)
+    with pytest.raises(BrokerError, match="nothing was acknowledged for 0 s"):
+        outbox.poll()
+
+
 def test_a_message_larger_than_the_client_takes_is_an_error_of_its_topic(kafka: Kafka) -> None:
     outbox = Outbox(kafka)
     with pytest.raises(BrokerError, match="a/0: .*large"):
@@ -139,3 +203,12 @@ sys.exit(main(["topics", "create", "--brokers", "127.0.0.1:9"]))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1, done
     assert done.stderr.strip() == "thalweg: confluent_kafka is not installed; run: pip install 'thalweg[kafka]'"
+
+
+def test_what_is_set_under_client_goes_before_what_is_preset() -> None:
+    """Also where the one makes the other invalid: a least backoff above the most that is preset."""
+    kafka = Kafka(client={"reconnect_backoff_ms": "5000", "fetch_wait_max_ms": "7"})
+    assert "reconnect.backoff.max.ms" not in client_settings(kafka)
+    make_consumer(kafka, "g").close()
+    make_producer(kafka)
+    assert client_settings(Kafka())["reconnect.backoff.max.ms"] == 1000

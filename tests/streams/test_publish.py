@@ -11,18 +11,21 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from confluent_kafka.admin import NewTopic
 
 from tests.live import Live
 from thalweg.streams import publish as module
 from thalweg.streams.broker_error import BrokerError
-from thalweg.streams.configuration import Configuration, Kafka, load
+from thalweg.streams.configuration import Configuration, Kafka, from_builtins, load
 from thalweg.streams.event import TYPES
 from thalweg.streams.intake import Intake
-from thalweg.streams.kafka import DEAD_LETTERS, create_topics, internal, partitions, read_on, tail
+from thalweg.streams.kafka import DEAD_LETTERS, create_topics, internal, make_admin, partitions, read_on, tail
 from thalweg.streams.log import open_log
+from thalweg.streams.log_file import LogError
 from thalweg.streams.outbox import Outbox
 from thalweg.streams.publish import Published, publish
 from thalweg.streams.raw_decoder import RawDecoder
+from thalweg.streams.row import Type
 
 pytestmark = pytest.mark.broker
 HOUR = 3_600_000
@@ -197,6 +200,28 @@ def test_rows_that_have_no_topic_are_dead_letters_here(tmp_path: Path, kafka: Ka
     assert all(letter["source"] and letter["reason"] for letter in letters)
 
 
+def test_an_event_larger_than_its_topic_takes_stops_nothing(tmp_path: Path, kafka: Kafka) -> None:
+    """A topic of 50 kB a message: small events, together far more, all arrive; the large one is a dead letter."""
+    topic = f"{kafka.application}.small"
+    configuration = Configuration(kafka=msgspec.structs.replace(kafka, topics={topic: ""}))
+    admin = make_admin(kafka)
+    admin.create_topics([NewTopic(topic, 1, config={"max.message.bytes": "50000"})])[topic].result(20)
+    create_topics(configuration.kafka, 1)
+    log = lines(tmp_path / "log.jsonl", 1_500)
+    large = {"type": "click", "ts": START, "user_id": "u", "item_id": "i", "event_id": "x" * 60_000}
+    log.write_bytes(json.dumps(large).encode() + b"\n" + log.read_bytes() + b"{" * 55_000 + b"\n")
+    result = publish([log], configuration)
+    letters = [json.loads(value or b"") for value in on(kafka, internal(kafka, DEAD_LETTERS), 0)]
+    assert (result.events, result.broken, result.dead_letters) == (1_500, 0, 2)
+    assert [(letter["source"], letter["row"], letter["reason"]) for letter in letters] == [
+        ("log.jsonl", 0, "bad_row"), ("log.jsonl", 1_501, "bad_json"),
+    ]  # fmt: skip
+    assert "the raw topics take 50,000 a message (max.message.bytes)" in letters[0]["detail"]
+    sent = rows(on(kafka, topic, 0))
+    assert len(sent) == 1_500 and sum(len(value or b"") for value in sent) > 2 * 50_000
+    assert (publish([log], configuration).resumed, len(rows(on(kafka, topic, 0)))) == (1_502, 1_500)
+
+
 class Cut(Exception):
     """As good as a kill."""
 
@@ -240,6 +265,88 @@ def test_a_killed_publish_goes_on_and_sends_nothing_twice(
         assert times == sorted(times)
     more = publish([log], configuration)
     assert (more.events, more.resumed) == (0, 300)
+
+
+@pytest.mark.parametrize("messages", [15, 16, 17, 18])
+def test_killed_inside_a_mark_it_swallows_no_row_that_is_like_another(
+    messages: int, tmp_path: Path, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second mark is in some partitions only; every second row is the same broken one."""
+    monkeypatch.setattr(module, "MARK_ROWS", 10)
+    log = lines(tmp_path / "clicks.jsonl", 20)
+    log.write_text("{\n".join(log.read_text().splitlines(keepends=True)) + "{\n")
+    again = cut_after(monkeypatch, messages)
+    with pytest.raises(Cut):
+        publish([log], configuration)
+    again()
+    marks = [sum(b'"published"' in (v or b"") for v in found) for found in everything(configuration.kafka).values()]
+    assert (min(marks), max(marks)) in {(1, 2), (2, 2)}, "it died inside the second mark, or right behind it"
+    for _ in range(2):
+        assert publish([log], configuration).dead_letters == 0
+    found = [value for part in everything(configuration.kafka).values() for value in rows(part)]
+    assert sum(value == b"{" for value in found) == 20 and len(found) == 40
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "start"),
+    [
+        ("auto", 1, START),
+        ("auto", 1, 94_694_400_000),
+        ("ms", 1, START),
+        ("s", 1e-3, START),
+        ("ns", 1e6, 94_694_400_000),
+    ],
+)
+def test_times_are_read_as_they_were_meant(
+    unit: str, factor: float, start: int, tmp_path: Path, configuration: Configuration
+) -> None:
+    """Also where ingest takes a number for seconds or the like, and where milliseconds look like seconds: in 1973."""
+    bounds = {"earliest": "1970-01-02T00:00:00Z"} if start < START else {}
+    time = {"unit": unit, **bounds}
+    configuration = msgspec.structs.replace(configuration, time=from_builtins({"time": time}).time)
+    log = tmp_path / "clicks.jsonl"
+    stamps = [start + i * HOUR + 500 * (unit != "s") for i in range(6)]
+    said = [int(ts * factor) if unit != "auto" or start == START else iso(ts) for ts in stamps]
+    rows = [{"ts": ts, "item_id": "A", "user_id": f"u{i}"} for i, ts in enumerate(said)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert publish([log], configuration, close=True).events == 6
+    assert publish([log], configuration, close=True).resumed == 6
+    got: list[int] = []
+    for (topic, partition), messages in everything(configuration.kafka).items():
+        found = decoded(configuration, messages, f"{topic}/{partition}", configuration.kafka.topics[topic])
+        assert not found.rejects
+        beats = found.rows["rank"] == Type.PROGRESS
+        assert found.rows["ts"][beats].max() == stamps[-1] + int(configuration.time.lateness) + 1
+        got += found.rows["ts"][~beats].tolist()
+    assert sorted(got) == stamps
+
+
+def iso(ts: int) -> str:
+    return f"{np.datetime64(ts, 'ms')}Z"
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_published(tmp_path: Path, configuration: Configuration) -> None:
+    logs = []
+    for folder, start in (("monday", START), ("tuesday", START + 30 * HOUR)):
+        (tmp_path / folder).mkdir()
+        logs.append(lines(tmp_path / folder / "log.jsonl", 10, start=start))
+    assert publish([logs[0]], configuration).events == 10
+    with pytest.raises(LogError, match=r"tuesday/log.jsonl: another file of that name.*rename this one.*--again"):
+        publish([logs[1]], configuration)
+    with logs[0].open("a") as file:  # one that has grown is the same
+        file.write(lines(tmp_path / "more.jsonl", 4, start=START + 10 * HOUR).read_text())
+    grown = publish([logs[0]], configuration)
+    assert (grown.events, grown.resumed) == (4, 10)
+
+
+def test_a_heartbeat_of_the_log_goes_to_every_partition(tmp_path: Path, configuration: Configuration) -> None:
+    log = lines(tmp_path / "log.jsonl", 3)
+    with log.open("a") as file:
+        file.write(json.dumps({"type": "progress", "event_id": "b", "ts": START + 99 * HOUR}) + "\n")
+    result = publish([log], configuration)
+    assert (result.events, result.dead_letters) == (3, 0)
+    for messages in everything(configuration.kafka).values():
+        assert any(is_heartbeat(v) and json.loads(v or b"")["ts"] == START + 99 * HOUR for v in messages)
 
 
 def test_an_interrupted_publish_goes_on_and_closes(tmp_path: Path, configuration: Configuration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.live import Live
+from tests.streams.test_post import block
 from thalweg.streams import record as module
 from thalweg.streams.broker_error import BrokerError
 from thalweg.streams.configuration import Configuration, Kafka, load
@@ -106,6 +108,38 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"recording": 2}')
     with pytest.raises(RecordingError, match="version 2; upgrade"):
         RecordedReplay(tmp_path, tmp_path / "state")
+
+
+def test_a_recording_under_another_configuration_is_refused(events: tuple[Configuration, str], tmp_path: Path) -> None:
+    """It could not be replayed; also where the folder was begun under one."""
+    configuration, topic = events
+    send(configuration, topic, 1, [b"rubbish", block(configuration, 0, 5), b"rubbish"])
+    for other in (
+        load(None, {"THALWEG_TIME__LATENESS": "1m"}),
+        load(None, features=[{"name": "f", "kind": "categorical", "source": "context"}]),
+    ):
+        other = msgspec.structs.replace(other, kafka=configuration.kafka, partitions=configuration.partitions)
+        with pytest.raises(RecordingError, match="was made under another configuration"):
+            record(tmp_path / "r", other)
+        assert not (tmp_path / "r").exists()
+    record(tmp_path / "r", configuration)
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    manifest["configuration"]["time"]["lateness"] = "1m"
+    (tmp_path / "r" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RecordingError, match="was begun under another configuration"):
+        record(tmp_path / "r", configuration)
+
+
+def test_a_damaged_recording_is_named(events: tuple[Configuration, str], tmp_path: Path) -> None:
+    configuration, topic = events
+    send(configuration, topic, 1, [block(configuration, 0, 5)])
+    record(tmp_path / "r", configuration)
+    file = next((tmp_path / "r").glob("events-*/*.parquet"))
+    file.write_bytes(file.read_bytes()[:100])
+    run = RecordedReplay(tmp_path / "r", tmp_path / "state")
+    with pytest.raises(RecordingError, match=r"parquet: is damaged"):
+        run.go()
+    run.close()
 
 
 def test_credentials_are_not_recorded(events: tuple[Configuration, str], tmp_path: Path) -> None:

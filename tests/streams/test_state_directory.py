@@ -46,7 +46,8 @@ def test_its_configuration_is_kept(tmp_path: Path) -> None:
     assert int(stored_configuration(tmp_path / "s").attribution.window) == 3 * 86_400_000
     with StateDirectory(tmp_path / "s", from_builtins({"attribution": {"window": "3d"}, "store": {"sync": True}})):
         pass
-    with pytest.raises(StateError, match="attribution.window: 3d then, 4d now"):
-        StateDirectory(tmp_path / "s", from_builtins({"attribution": {"window": "4d"}}))
+    other = {"attribution": {"window": "4d"}, "time": {"idle_timeout": "1s"}}
+    with pytest.raises(StateError, match=r"\(attribution.window: 3d then, 4d now\)"):
+        StateDirectory(tmp_path / "s", from_builtins(other))
     with pytest.raises(StateError, match="no state here"):
         stored_configuration(tmp_path)

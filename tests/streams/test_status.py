@@ -14,8 +14,13 @@ from thalweg.streams.state_directory import StateDirectory
 from thalweg.streams.status import StatusFile, running
 
 STAGE = {
-    "stage": "feedback", "partition": 0, "position": 5, "clock": 0, "held": 2, "blocks": 1, "unacknowledged": 3,
-    "idle": False,
+    "stage": "feedback", "partition": 0, "position": 5, "behind": 1, "clock": 0, "held": 2, "blocks": 1,
+    "unacknowledged": 3, "idle": False,
+}  # fmt: skip
+
+INGEST = {
+    "clock": 0, "idle": False, "rows": 9, "waiting": 0, "unacknowledged": 0,
+    "sources": [{"source": "clicks/0", "position": 7, "behind": 2}],
 }  # fmt: skip
 
 
@@ -44,6 +49,8 @@ def test_inspect_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         state.checkpoint()
     assert main(["state", "inspect", "--state", str(tmp_path)]) == 0
     assert "unacknowledged" not in capsys.readouterr().out
-    StatusFile(tmp_path).write([STAGE])
-    assert main(["state", "inspect", "--state", str(tmp_path)]) == 0
-    assert "unacknowledged" in capsys.readouterr().out
+    for ingest, shown in (({}, "feedback"), ({"standby": True}, "stands by"), (INGEST, "clicks/0")):
+        StatusFile(tmp_path).write([STAGE], ingest=ingest)
+        assert main(["state", "inspect", "--state", str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        assert "unacknowledged" in out and shown in out

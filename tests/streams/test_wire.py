@@ -30,7 +30,9 @@ def some(row_type: np.dtype[Any], n: int, features: int, seed: int = 0) -> Messa
         (np.array([hash_text(name) for name in names], np.uint64), names), {}, {0: 17},
     )  # fmt: skip
     sources = (Source("clicks", "id", 0), Source("views", "other", 3))
-    return Message(block, "f" * 32, "lineage", sources, (Reject(0, 4, "click", "bad_json"),), idle=n % 3 == 0)
+    return Message(
+        block, "f" * 32, "lineage", sources, (Reject(0, 4, "click", "bad_json"),), n % 3 == 0, ((1, n),) * (n % 2)
+    )
 
 
 @given(st.sampled_from(ROW_TYPES), st.integers(0, 40), st.integers(0, 5), st.integers(0, 99))
@@ -42,7 +44,7 @@ def test_what_goes_in_comes_out(row_type: np.dtype[Any], n: int, features: int, 
     assert (got.block.ranges, got.block.clock, got.block.tops) == (sent.block.ranges, sent.block.clock, sent.block.tops)
     assert got.block.names[0].tolist() == sent.block.names[0].tolist() and got.block.names[1] == sent.block.names[1]
     assert (got.fingerprint, got.origin, got.sources) == (sent.fingerprint, sent.origin, sent.sources)
-    assert (got.rejects, got.idle) == (sent.rejects, sent.idle)
+    assert (got.rejects, got.idle, got.begins) == (sent.rejects, sent.idle, sent.begins)
 
 
 def test_any_arrow_reader_can_read_it() -> None:
