@@ -6,6 +6,10 @@ after, never a mixture. The write-ahead log without fsync survives the death of 
 the loss of power, at the price of an fsync a commit.
 
 Keys: `m` for the meta record; `p`, a table's name, a zero byte and the page number (8 bytes, big-endian) for a page.
+
+The meta record has a sum over the page hashes of each table, and whoever opens the folder compares. A RocksDB secondary
+reads the list of files and the write-ahead log one after the other: where the writer flushes in between, it sees pages
+of two commits and reports nothing. (Measured with a flush at each commit: 9 of 384 views.)
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ _T = TypeVar("_T", Array, Ring, Growing)
 
 class StateError(RuntimeError):
     """A state folder cannot be used; the message names the folder, what is wrong and the mend."""
+
+
+class TornView(StateError):
+    """What was read beside a live writer are pages of several commits: look again."""
 
 
 class StateStore:
@@ -106,7 +114,10 @@ class StateStore:
 
     @classmethod
     def view(cls, path: Path) -> StateStore:
-        """Open an existing folder read-only, as of its last commit; a live writer goes on untouched."""
+        """Open an existing folder read-only, as of its last commit; a live writer goes on untouched.
+
+        A table of it may raise TornView: the view is to be closed and taken again.
+        """
         return cls(Path(path), read_only=True)
 
     def _open(self, path: Path) -> Rdict:
@@ -118,7 +129,9 @@ class StateStore:
                 if not (path / "CURRENT").exists():
                     raise StateError(f"{path}: no state here; run `thalweg replay LOG --state DIR` first")
                 self._secondary = tempfile.mkdtemp(prefix="thalweg-view-")
-                return Rdict(str(path), options, access_type=AccessType.secondary(self._secondary))
+                view = Rdict(str(path), options, access_type=AccessType.secondary(self._secondary))
+                view.try_catch_up_with_primary()  # a writer that opens meanwhile moves its log into a table
+                return view
             path.mkdir(parents=True, exist_ok=True)
             os.chmod(path, path.stat().st_mode & 0o700)  # nobody else's; a folder made read-only stays so
             return Rdict(str(path), options)
@@ -131,14 +144,15 @@ class StateStore:
                 raise StateError(
                     f"{path}: the state folder is in use by another process; stop that one, or give another --state"
                 ) from None
-            raise StateError(f"{path}: the state folder cannot be opened: {error}") from None
+            kind: type[StateError] = TornView if self.read_only else StateError  # a file of the list may be gone by now
+            raise kind(f"{path}: the state folder cannot be opened: {error}") from None
 
     def _read_meta(self) -> None:
         assert self._db is not None
         raw = self._db.get(_META)
         if raw is None:
             if self.read_only:
-                raise StateError(f"{self.path}: nothing has been committed here yet")
+                raise TornView(f"{self.path}: nothing has been committed here yet")
             return
         meta = msgspec.json.decode(raw)
         if meta["format"] > FORMAT:
@@ -199,17 +213,26 @@ class StateStore:
                 )
             table.restore(description)
             table.pages = description.get("pages", 1)
-            self._load(table)
+            self._load(table, description.get("sum"))
         self.tables[table.name] = table
         return table
 
-    def _load(self, table: Table) -> None:
+    def _load(self, table: Table, expected: str | None) -> None:
         flat = table.data.view(np.uint8).reshape(-1) if table.data.size else np.zeros(0, np.uint8)
         prefix = _prefix(table.name)
+        whole = True
         for key, page in self._scan(prefix):
             start = int.from_bytes(key[len(prefix) :], "big") * self.page * table.pages
-            flat[start : start + len(page)] = np.frombuffer(page, np.uint8)
-        self._hashes[table.name] = page_hashes(flat, self.page * table.pages)
+            place = flat[start : start + len(page)]
+            whole &= len(place) == len(page)
+            place[:] = np.frombuffer(page, np.uint8)[: len(place)]
+        self._hashes[table.name] = hashes = page_hashes(flat, self.page * table.pages)
+        if not whole or expected not in (None, _sum(hashes)):
+            kind: type[StateError] = TornView if self.read_only else StateError
+            raise kind(
+                f"{self.path}: table {table.name} is not what was committed last: the folder is damaged, or parts of "
+                "it were copied while it was written; replay into a new --state folder"
+            )
 
     def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         assert self._db is not None
@@ -241,7 +264,10 @@ class StateStore:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "page": self.page,
-            "tables": {name: {**table.describe(), "pages": table.pages} for name, table in self.tables.items()},
+            "tables": {
+                name: {**table.describe(), "pages": table.pages, "sum": _sum(hashes.get(name))}
+                for name, table in self.tables.items()
+            },
             "values": {name: value.value for name, value in self.values.items()},
             "counters": self.counters,
             "position": position,
@@ -297,6 +323,12 @@ class StateStore:
 
 def _prefix(table: str) -> bytes:
     return b"p" + table.encode() + b"\0"
+
+
+def _sum(hashes: npt.NDArray[np.uint64] | None) -> str:
+    """Sum of page hashes modulo 2**64, each half: equal tables have equal ones, whatever the order."""
+    first, second = (0, 0) if hashes is None else hashes.sum(axis=0, dtype=np.uint64).tolist()
+    return f"{first:016x}{second:016x}"
 
 
 def digest_value(table: str, value: Any) -> int:

@@ -46,6 +46,8 @@ ANSWER = 2.0
 """Seconds that the broker has to say where partitions end that might be idle."""
 FAREWELL = 10.0
 """Seconds that leaving the group may take; who does not manage is missed after the session timeout."""
+FAREWELL = 60.0
+"""Seconds that the broker has, at a stop, to acknowledge the last blocks."""
 REFRESH = 30.0
 """Seconds between looks for raw partitions that were added."""
 
@@ -106,7 +108,7 @@ class Ingester:
         session: _Session = _Session(self, ingest, consumer, outbox)
         try:
             session.go(lambda: stop() or not election.elected())
-            outbox.flush()
+            outbox.flush(FAREWELL)
         finally:
             consumer.close()
 
@@ -239,6 +241,8 @@ class _Session:
         """Hand messages over, those of each partition together; `map` of a method caller runs no bytecode a message."""
         places = zip(map(_TOPIC, messages), map(_PARTITION, messages), strict=True)
         sources = np.fromiter(map(self._index.__getitem__, places), np.int64, len(messages))
+        if messages:
+            self._owner.idle_since = None
         offsets = np.fromiter(map(_OFFSET, messages), np.int64, len(messages))
         values = list(map(_VALUE, messages))
         for source in np.unique(sources).tolist():

@@ -12,9 +12,8 @@ from .configuration import Kafka
 from .kafka import make_producer
 
 OUTAGE = 300.0
-"""Seconds without an acknowledgement, while messages wait for one, after which `poll` gives up."""
-FLUSH_TIMEOUT = 60.0
-"""Seconds that the broker has to acknowledge what was sent; beyond, the process ends, and the next sends it again."""
+"""Seconds that a broker may be away: without an acknowledgement, while messages wait for one. Beyond, the process ends,
+and the next one sends them again."""
 
 
 class Outbox:
@@ -38,7 +37,7 @@ class Outbox:
     def send(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> None:
         """Hand one message over; waits where too much is on its way."""
         self._check()
-        until = time.monotonic() + FLUSH_TIMEOUT
+        until = time.monotonic() + OUTAGE
         if not self.waiting:
             self._heard = time.monotonic()
         while True:
@@ -64,14 +63,15 @@ class Outbox:
         if self.waiting and time.monotonic() - self._heard > OUTAGE:
             raise BrokerError(f"{self._brokers}: nothing was acknowledged for {OUTAGE:.0f} s; is the broker running?")
 
-    def flush(self) -> None:
-        """Wait until everything sent is acknowledged."""
-        until = time.monotonic() + FLUSH_TIMEOUT
+    def flush(self, seconds: float | None = None) -> None:
+        """Wait until everything sent is acknowledged; BrokerError where it is not within `seconds`, or `OUTAGE`."""
+        seconds = OUTAGE if seconds is None else seconds
+        until = time.monotonic() + seconds
         while self.waiting and self._failed is None:
             left = until - time.monotonic()
             if left <= 0:
                 raise BrokerError(
-                    f"{self._brokers}: {self.waiting:,} messages are not acknowledged after {FLUSH_TIMEOUT:.0f} s; "
+                    f"{self._brokers}: {self.waiting:,} messages are not acknowledged after {seconds:.0f} s; "
                     "nothing of them is checkpointed, the next start sends them again"
                 )
             self._serve(min(left, 0.5), self._producer.flush)  # one that failed can wait on for what never comes

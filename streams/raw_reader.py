@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -14,10 +13,13 @@ from .configuration import Kafka
 from .kafka import make_consumer, topic_ids, watermarks
 from .wire import Source
 
-PATIENCE = 5.0
-"""Seconds that the broker has to give anything back."""
+LOOKS = 100
+"""So often it is asked in vain, `LOOK` seconds each, before what it does not give back counts as gone."""
+LOOK = 0.05
 STRIDE = 20_000
 """Messages that are read over to the next one wanted; a longer way is jumped."""
+
+_OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 GONE = "its bytes are no longer on the topic"
 ELSEWHERE = "read by an earlier replay: its content stands in that file"
@@ -71,20 +73,22 @@ class RawReader:
                 self._kafka, f"{self._kafka.application}-reread", **{"fetch.wait.max.ms": 20}
             )
         at = -STRIDE - 1
-        until = time.monotonic() + PATIENCE
-        while wanted and time.monotonic() < until:
+        vain = 0
+        while wanted and vain < LOOKS:
             if wanted[0] - at > STRIDE:
                 at = wanted[0]
                 self._consumer.assign([TopicPartition(source.topic, source.partition, at)])
-            for message in self._consumer.consume(500, timeout=0.05):
-                until = time.monotonic() + PATIENCE
+            vain += 1
+            for message in self._consumer.consume(500, timeout=LOOK):
                 error, offset = message.error(), int(message.offset() or 0)
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
                         return
-                    at = self._begin(source, wanted)
-                    break
-                at = offset + 1
+                    if error.code() in _OUT_OF_RANGE:
+                        at = self._begin(source, wanted)
+                        break
+                    continue  # a connection lost, a leader elected: it comes again
+                at, vain = offset + 1, 0
                 while wanted and wanted[0] < offset:
                     wanted.popleft()
                 if wanted and wanted[0] == offset:

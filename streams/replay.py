@@ -109,7 +109,7 @@ def replay(
     run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters, examples=examples)
     try:
         if strict:
-            run.refuse_late_rows()
+            run.refuse_late_rows(stop)
         return run.go(close=close, progress=progress, stop=stop)
     finally:
         run.close()
@@ -204,11 +204,14 @@ class Replay:
             clock=behind.clock,
         )
 
-    def refuse_late_rows(self) -> None:
-        """Raise LateRows where a row still to be read lies below the clock it would be stamped with."""
+    def refuse_late_rows(self, stop: Callable[[], bool] | None = None) -> None:
+        """Raise LateRows where a row still to be read lies below the clock it would be stamped with. Where `stop` says
+        so the rest is not looked at, and `go`, given the same, reads nothing."""
         late = 0
         places: list[str] = []
         for piece in self._reader().pieces(self._block_rows):
+            if stop is not None and stop():
+                return
             rows = piece.block.rows
             below = rows[rows["ts"] < rows["clock"]]
             late += len(below)

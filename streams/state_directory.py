@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from ..graph_store import fault
-from ..graph_store.state_store import StateError, StateStore
+from ..graph_store.state_store import StateError, StateStore, TornView
 from .attribution import AttributionStage
 from .calibration import CalibrationStage
 from .configuration import Configuration, from_builtins, to_builtins
@@ -25,6 +25,9 @@ from .topology import DOWNSTREAM_FIRST
 
 MAX_SOURCES = 1024
 """Raw partitions (log files) that one state can have been made from."""
+
+LOOKS = 10
+"""So often a stage is looked at before its folder is taken for damaged, where a writer's flush came in between."""
 
 _CONFIGURATION = "configuration.json"
 
@@ -67,8 +70,13 @@ class StateDirectory:
 
     def _make_stages(self, sources: int, examples: bool) -> None:
         def made(name: str, partition: int = 0) -> Any:
-            store = self._store(name, partition)
-            return make_stage(name, partition, self.configuration, store, sources, examples)
+            for left in reversed(range(LOOKS if self.read_only else 1)):
+                try:
+                    store = self._store(name, partition)
+                    return make_stage(name, partition, self.configuration, store, sources, examples)
+                except TornView:
+                    if not left:
+                        raise
 
         self.attribution: list[AttributionStage] = [
             made("attribution", q) for q in range(self.configuration.partitions)

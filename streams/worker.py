@@ -104,7 +104,7 @@ class Worker:
         status = StatusFile(self.state)
         started = asyncio.ensure_future(app.start())  # it waits for the group, and a stop must not
         ended = asyncio.ensure_future(app.wait_until_stopped())
-        quiet_since: float | None = None
+        quiet = 0  # ticks: a machine that stands still is not a system with nothing to do
         told, self._waiting_since = 0.0, time.monotonic()
         topics, looked = asyncio.ensure_future(asyncio.sleep(0)), time.monotonic()
         while not stop() and self._failure is None and not ended.done():
@@ -119,13 +119,13 @@ class Worker:
             self._press(ingest().get("sources", ()))
             self._checkpoint_where_due()
             self._acknowledge()
-            quiet_since = (quiet_since or time.monotonic()) if self._quiet() else None
+            quiet = quiet + 1 if self._quiet() else 0
             if time.monotonic() - told > 1.0:
                 told = time.monotonic()
                 status.write([post.status() for post in self._posts.values()], ingest=ingest())
             if topics.done() and time.monotonic() - looked > TOPICS:
                 topics, looked = asyncio.ensure_future(self._check_topics()), time.monotonic()
-            if self._until_idle is not None and quiet_since and time.monotonic() - quiet_since >= self._until_idle:
+            if self._until_idle is not None and quiet and quiet * TICK >= self._until_idle:
                 break
         if ended.done():
             self._fail(BrokerError(f"{self.configuration.kafka.brokers}: Faust ended: {app.crash_reason!r}"))
@@ -290,7 +290,7 @@ class Worker:
     def _quiet(self) -> bool:
         """Nothing is left to do here."""
         posts = list(self._posts.values())
-        if not self._assigned or any(post.host.since for post in posts):
+        if not self._assigned or any(post.host.since or post.behind for post in posts):
             return False
         hosts = [post.host for post in posts]
         first = [host for host in hosts if host.stage.name == "attribution"]

@@ -5,6 +5,7 @@ THALWEG_TEST_KAFKA; else the embedded broker.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from thalweg.streams.broker import EmbeddedBroker
 from thalweg.streams.configuration import RAW_TOPICS, Duration, Kafka
+from thalweg.streams.kafka import make_admin, partitions, topic_ids
 
 
 class ApacheKafka:
@@ -56,7 +58,7 @@ class ApacheKafka:
         command = [str(self.home / "broker"), str(self.port), str(self.data), *self._properties]
         with (self.data.parent / "kafka.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + 90
+        until = time.monotonic() + 600
         while not _serves(self.address):
             assert self.process.poll() is None and time.monotonic() < until, "Apache Kafka did not start"
             time.sleep(0.5)
@@ -70,15 +72,29 @@ class ApacheKafka:
 
 
 def free_pair() -> int:
-    """A port that is free together with the next one: the controller takes that."""
+    """A port that is free together with the next one, which the controller takes.
+
+    Not from the range that the system gives to those who connect: they may take it while the broker is being started.
+    """
     while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
             try:
-                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
-            return int(first.getsockname()[1])
+            return port
+
+
+def delete_topic(kafka: Kafka, topic: str) -> None:
+    """Delete a topic and wait until the broker says so, too: it answers before it has heard of it itself."""
+    admin = make_admin(kafka)  # gone, it would take its answers with it
+    admin.delete_topics([topic])[topic].result(60)
+    until = time.monotonic() + 60
+    while topic_ids(kafka, [topic])[topic] is not None or partitions(kafka, [topic])[topic]:
+        assert time.monotonic() < until, f"{topic} is still there"
+        time.sleep(0.1)
 
 
 def _serves(address: str) -> bool:

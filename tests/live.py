@@ -79,7 +79,7 @@ class Live:
         self.started.append(process)
         return process
 
-    def run(self, *arguments: str, status: int | None = 0, timeout: float = 180, **environment: str) -> str:
+    def run(self, *arguments: str, status: int | None = 0, timeout: float = 600, **environment: str) -> str:
         """Run a command to its end; what it said on stderr."""
         process = self.start(*arguments, **environment)
         said = ended(process, timeout)

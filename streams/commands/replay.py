@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,17 +74,19 @@ def replay(
     if len(logs) == 1 and is_recording(logs[0]):
         return _recorded(logs[0], state, allow_dead_letters)
     configuration = _configuration(logs, state, config, partitions)
-    run = Replay(logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters, examples=examples)
-    try:
-        if strict:
-            run.refuse_late_rows()
-        keep(logs, state)
-        announce_compilation()
-        with Progress("events") as progress, interruptible() as asked:
-            summary = run.go(close=close, progress=progress.rows, stop=asked)
+    with ExitStack() as stack:
+        with interruptible() as asked:  # from before the state is there: whoever sees one may stop it
+            run = Replay(
+                logs, state, configuration, block_rows=block_rows, dead_letters=dead_letters, examples=examples
+            )
+            stack.enter_context(closing(run))
+            if strict:
+                run.refuse_late_rows(asked)
+            keep(logs, state)
+            announce_compilation()
+            with Progress("events") as progress:
+                summary = run.go(close=close, progress=progress.rows, stop=asked)
         account = sum_up(run.state, summary)
-    finally:
-        run.close()
     if report is not None:
         write_report(account, report)
         say(f"report: {report}")
@@ -101,13 +103,10 @@ def _recorded(folder: Path, state: Path, allow_dead_letters: bool) -> int:
     """Replay what `thalweg record` wrote."""
     from ..record import RecordedReplay
 
-    run = RecordedReplay(folder, state)
-    try:
+    with interruptible() as asked, closing(RecordedReplay(folder, state)) as run:
         announce_compilation()
-        with Progress("messages") as progress, interruptible() as asked:
+        with Progress("messages") as progress:
             summary = run.go(progress=progress.rows, stop=asked)
-    finally:
-        run.close()
     say(f"replayed the recording {folder}: {summary.rows:,} events in {summary.seconds:.1f} s, {summary.late:,} late")
     return _status(summary, state, allow_dead_letters)
 

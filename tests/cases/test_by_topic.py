@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import new_kafka
+from tests.brokers import delete_topic, new_kafka
 from tests.cases import (
     test_o01,
     test_o02,
@@ -32,7 +32,7 @@ from thalweg.streams.configuration import Configuration
 from thalweg.streams.dead_letter import RAW_LIMIT
 from thalweg.streams.ingest import IngestError
 from thalweg.streams.ingester import Ingester
-from thalweg.streams.kafka import internal, make_admin, make_producer
+from thalweg.streams.kafka import internal, make_producer
 from thalweg.streams.outbox import Outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.broker]
@@ -400,8 +400,7 @@ def test_o19_a_raw_topic_made_again_is_refused(topics: Made) -> None:
     made = topics()
     made.send(clicks=[test_o01.GOOD] * 5)
     made.ingest()
-    admin = make_admin(made.kafka)
-    admin.delete_topics([made.topic("clicks")])[made.topic("clicks")].result(20)
+    delete_topic(made.kafka, made.topic("clicks"))
     Topics(made.folder, made.configuration, made.kafka)  # makes what is missing
     made.send(clicks=[test_o01.GOOD] * 10)
     with pytest.raises(IngestError, match="another topic than before"):

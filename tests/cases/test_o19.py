@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 
-from tests.brokers import ApacheKafka, new_kafka
+from tests.brokers import ApacheKafka, delete_topic, new_kafka
 from tests.cases.funnel_by_hand import draw_log
 from tests.cases.log_files import BASE, line_of, small
 from tests.cases.topics import Topics
@@ -64,7 +64,7 @@ def expire(kafka: Kafka, topic: str, before: int) -> None:
 
 def refused(live: Live, state: Path, *words: str) -> None:
     """A worker on this state ends with status 1 and one line that has the words."""
-    said = live.run("worker", "--state", str(state), status=1, timeout=60)
+    said = live.run("worker", "--state", str(state), status=1)
     [line] = [line for line in said.splitlines() if line.startswith("thalweg: ")]
     assert all(word in line for word in words), said
     assert "Traceback" not in said
@@ -107,8 +107,8 @@ def test_a_a_topic_between_the_stages_made_again(live: Live, tmp_path: Path) -> 
     """The state knows the topic's id; the last test of this system, for it is broken then."""
     kafka, state = live.configuration.kafka, tmp_path / "state"
     shutil.copytree(live.state, state)
-    labels, admin = internal(kafka, "labels"), make_admin(live.configuration.kafka)
-    admin.delete_topics([labels])[labels].result(20)
+    labels = internal(kafka, "labels")
+    delete_topic(kafka, labels)
     create_topics(kafka, 1)
     refused(live, state, f"{labels}/0: the state of feedback stands at", "another topic of that name", "--state")
 
@@ -201,7 +201,7 @@ def test_d_killed_while_the_first_block_is_being_handled(brokers: str, tmp_path:
         """A worker of which feedback is stuck, and attribution has committed since; its status says so all the time."""
         before = positions()[0]
         worker = slowly(live, "feedback", 1, 600).start("worker", "--state", str(live.state), "--verbose")
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while positions()[0] <= before or not any(
             said["stage"] == "attribution" and said["position"] == positions()[0]
             for process in running(live.state) for said in process["stages"]
@@ -214,7 +214,7 @@ def test_d_killed_while_the_first_block_is_being_handled(brokers: str, tmp_path:
     live.publish(log)
     worker = stuck()
     worker.send_signal(signal.SIGTERM)
-    _, said = worker.communicate(timeout=30)
+    _, said = worker.communicate(timeout=600)
     assert worker.returncode == 0 and "left feedback at work" in said, said
     assert positions()[1] == at
     live.publish(log, close=True)  # once more: of the events every one is known

@@ -32,6 +32,7 @@ from thalweg.streams.event import TYPE_NAMES
 from thalweg.streams.funnel import simulate
 from thalweg.streams.kafka import end_of, internal, tail
 from thalweg.streams.outbox import Outbox
+from thalweg.streams.publish import publish
 from thalweg.streams.replay import replay
 from thalweg.streams.row import DAY, EVENT_ROW
 from thalweg.streams.state_directory import StateDirectory
@@ -153,8 +154,8 @@ def test_a_second_worker_joins_and_leaves(log: Path, replayed: Path, apache: Apa
     stood = committed(live)
     terminate(publisher, status=130)
     live.publish(log)  # the rest of it
-    wait_for(lambda: all(committed(live)[place] > stood[place] for place in taken), first, seconds=300)
-    wait_for(lambda: clocks(live) == ends_at(replayed), first, seconds=300)
+    wait_for(lambda: all(committed(live)[place] > stood[place] for place in taken), first)
+    wait_for(lambda: clocks(live) == ends_at(replayed), first)
     terminate(first)
     equal(replayed, live.state)
 
@@ -164,33 +165,54 @@ def shared(mine: set[Place], other: set[Place]) -> bool:
     return bool(mine) and not mine & other and any(stage == "attribution" for stage, _ in other)
 
 
+INGEST_KILLS = ("ingest between shards:7", "ingest block sent:4")
 WORKER_KILLS = (
+    "refresh snapshot:1",  # in the first part of the log
+    "refresh wait:1",  # for its version, a day later, in the second
     "attribution block sent:9",
     "checkpoint batch ready:3",
-    "refresh snapshot:1",
     "feedback block sent:5",
-    "refresh wait:1",
     "calibration block sent:4",
 )
-INGEST_KILLS = ("ingest between shards:7", "ingest block sent:4")
 
 
-def test_kills(log: Path, replayed: Path, raw: dict[str, str], brokers: str, tmp_path: Path) -> None:
-    """kill -9 of the ingester at two sites and of the worker at six, inside a checkpoint and inside a refresh too."""
-    live = Live(tmp_path, configured(log, 2), new_kafka(brokers, raw))
+def test_kills(log: Path, replayed: Path, brokers: str, tmp_path: Path) -> None:
+    """kill -9 of the ingester at two sites and of the worker at six, inside a checkpoint and inside a refresh too.
+
+    Before each kill of the worker a further part of the log is published: no stage has passed the site before.
+    """
+    live = Live(tmp_path, configured(log, 2), new_kafka(brokers))
     live.create()
-    blocks = {"THALWEG_KAFKA__BLOCK_ROWS": "4000"}
+    first, *others = parts(log, live.configuration, tmp_path)
+    publish([first], live.configuration)
     for site in INGEST_KILLS:
-        killed = live.start("worker", "--only", "ingest", THALWEG_FAULT=site, **blocks)
-        _, said = killed.communicate(timeout=60)
-        assert killed.returncode == -signal.SIGKILL, (site, killed.returncode, said[-2000:])
-    live.run("worker", "--only", "ingest", "--until-idle", "1", **blocks)
-    for site in WORKER_KILLS:
-        killed = live.start("worker", "--state", str(live.state), "--only", "agents", THALWEG_FAULT=site)
-        _, said = killed.communicate(timeout=90)
-        assert killed.returncode == -signal.SIGKILL, (site, killed.returncode, said[-2000:])
+        killed(live, site, "--only", "ingest")
+    for site, part in zip(WORKER_KILLS, others, strict=True):
+        killed(live, site, "--state", str(live.state))
+        publish([part], live.configuration)
     live.worker()
     equal(replayed, live.state)
+
+
+def killed(live: Live, site: str, *worker: str) -> None:
+    """A worker that reaches the site, and dies there."""
+    process = live.start("worker", *worker, THALWEG_FAULT=site, THALWEG_KAFKA__BLOCK_ROWS="1000")
+    said = ended(process, 600)
+    assert process.returncode == -signal.SIGKILL, (site, process.returncode, said[-2000:])
+
+
+def parts(log: Path, configuration: Configuration, folder: Path) -> list[Path]:
+    """The log in parts, one for each kill and one for the end; the first ends half way from a refresh to its use."""
+    table = pq.read_table(log)
+    ts, graph = table.column("ts").to_numpy(), configuration.graph
+    refresh = -(-int(ts[0]) // int(graph.refresh)) * int(graph.refresh)
+    first = int(np.searchsorted(ts, refresh + int(graph.refresh_delay) // 2))
+    cuts = [0, *np.linspace(first, len(ts), len(WORKER_KILLS) + 1).astype(int).tolist()]
+    assert min(np.diff(cuts)) > 25_000, "a part has blocks for every site"
+    paths = [folder / f"part-{i}.parquet" for i in range(len(cuts) - 1)]
+    for path, start, end in zip(paths, cuts, cuts[1:], strict=False):
+        pq.write_table(table.slice(start, end - start), path)
+    return paths
 
 
 def test_sites_are_known() -> None:
@@ -216,12 +238,12 @@ def test_resends_disorder_and_unequal_partitions(log: Path, replayed: Path, brok
     backlog = np.setdiff1d(np.arange(len(sent)), slow)
     produce(kafka, table.take(pa.array(sent[backlog])), partition[backlog])
     ingest = live.start("worker", "--only", "ingest", THALWEG_KAFKA__BLOCK_ROWS="1500", **AWAKE)
-    wait_for(lambda: ingested(live)[0] == [counts[0], counts[1], counts[2] // 3], ingest, seconds=300)
+    wait_for(lambda: ingested(live)[0] == [counts[0], counts[1], counts[2] // 3], ingest)
     clock = ingested(live)[1]
     assert clock == ts[sent[third[: counts[2] // 3]]].max() - LATENESS
     assert clock < ts.max() - 30 * DAY
     produce(kafka, table.take(pa.array(sent[slow])), partition[slow])
-    wait_for(lambda: ingested(live)[0] == counts.tolist(), ingest, seconds=300)
+    wait_for(lambda: ingested(live)[0] == counts.tolist(), ingest)
     terminate(ingest)
     live.worker()
     late = same(replayed, live.state).late
@@ -292,14 +314,14 @@ def test_the_broker_is_killed_and_comes_back(log: Path, replayed: Path, apache: 
     apache.start()
     ends = {place: end_of(live.configuration.kafka, *partition) for place, partition in places(live).items()}
     wait_for(lambda: all(committed(live)[place] > end for place, end in ends.items()), worker, publisher)
-    said = ended(publisher, 300)
+    said = ended(publisher, 600)
     assert publisher.returncode == 0, said[-3000:]
-    wait_for(lambda: clocks(live) == ends_at(replayed), worker, seconds=300)
+    wait_for(lambda: clocks(live) == ends_at(replayed), worker)
     terminate(worker)
     equal(replayed, live.state)
 
 
-def wait_for(happened: Callable[[], bool], *at_work: subprocess.Popen[str], seconds: float = 90) -> None:
+def wait_for(happened: Callable[[], bool], *at_work: subprocess.Popen[str], seconds: float = 600) -> None:
     """Until `happened()`; fails where one of the processes ends before."""
     until = time.monotonic() + seconds
     while not happened():
@@ -318,7 +340,7 @@ def terminate(process: subprocess.Popen[str], status: int = 0) -> None:
     """SIGTERM, and its end with `status`."""
     assert process.poll() is None, ending(process)
     process.send_signal(signal.SIGTERM)
-    said = ended(process, 90)
+    said = ended(process, 600)
     assert process.returncode == status, (process.args, process.returncode, said[-3000:])
 
 

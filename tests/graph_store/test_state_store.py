@@ -18,7 +18,7 @@ from rocksdict import Options, Rdict
 
 from thalweg.graph_store import fault
 from thalweg.graph_store.memory_pages import MemoryPages
-from thalweg.graph_store.state_store import FORMAT, StateError, StateStore, digest_value
+from thalweg.graph_store.state_store import FORMAT, StateError, StateStore, TornView, digest_value
 
 ROW = np.dtype([("key", "<u8"), ("count", "<i8")])
 
@@ -341,3 +341,95 @@ def opened_in(pages: MemoryPages) -> Tables:
 def _die(site: str) -> None:
     if site == "checkpoint batch ready":
         raise InterruptedError(site)
+
+
+# ---- a view beside a writer
+
+
+def older_page(path: Path) -> None:
+    """Put back one page of an earlier commit: what a view sees when a flush comes between its two looks."""
+    tables = opened(path)
+    for value in (1.0, 2.0):
+        tables.array.values[:] = value
+        tables.store.commit({"at": int(value)})
+        if value == 1.0:
+            tables.store.close()
+            database = Rdict(str(path), Options(raw_mode=True))
+            key = b"parray\0" + (1).to_bytes(8, "big")
+            page = database[key]
+            database.close()
+            tables = opened(path)
+    tables.store.close()
+    database = Rdict(str(path), Options(raw_mode=True))
+    database[key] = page
+    database.close()
+
+
+def test_pages_of_two_commits_are_not_taken_for_one(tmp_path: Path) -> None:
+    older_page(tmp_path / "s")
+    view = StateStore.view(tmp_path / "s")
+    with pytest.raises(TornView, match="table array is not what was committed last"):
+        view.array("array", np.float64, (600,))
+    view.close()
+    with pytest.raises(StateError, match="the folder is damaged, .*; replay into a new --state folder"):
+        opened(tmp_path / "s")
+
+
+def test_a_state_without_sums_still_opens(tmp_path: Path) -> None:
+    committed(tmp_path / "s")
+    database = Rdict(str(tmp_path / "s"), Options(raw_mode=True))
+    meta = msgspec.json.decode(database[b"m"])
+    for table in meta["tables"].values():
+        del table["sum"]
+    database[b"m"] = msgspec.json.encode(meta)
+    database.close()
+    tables = opened(tmp_path / "s")
+    assert tables.store.position == {"at": 1}
+    tables.store.close()
+
+
+FLUSHING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.graph_store.test_state_store import opened
+from thalweg.graph_store import state_store
+state_store.FLUSH = 0
+tables = opened(Path({path!r}))
+at = 0
+while True:
+    at += 1
+    tables.array.values[:] = at
+    tables.growing.reserve(1)
+    tables.growing.rows[len(tables.growing) % 16] = (at, at)
+    tables.growing.count[0] = 16
+    tables.value.value = at
+    tables.store.commit({{"at": at}})
+    time.sleep(0.01)  # a secondary that opens follows the writer until it has nothing new to say
+"""
+
+
+@pytest.mark.slow
+def test_a_view_beside_a_writer_that_flushes_is_one_commit_or_torn(tmp_path: Path) -> None:
+    root, path = str(Path(__file__).resolve().parents[2]), tmp_path / "s"
+    code = FLUSHING.format(root=root, path=str(path))
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as writer:
+        try:
+            seen: set[int] = set()
+            while len(seen) < 50:
+                assert writer.poll() is None
+                view = None
+                try:
+                    view = StateStore.view(path)
+                    tables = Tables(view)
+                except StateError:  # none yet, or torn
+                    continue
+                finally:
+                    if view is not None:
+                        view.close()
+                at = view.position["at"]
+                assert set(tables.array.values.tolist()) == {at} and tables.value.value == at
+                assert tables.growing.rows["count"].max() == at
+                seen.add(at)
+        finally:
+            writer.kill()

@@ -57,20 +57,13 @@ def test_every_command_explains_each_of_its_options(command: str, capsys: pytest
             assert option[1].strip(), f"{page}: {option[0]} is not explained"
 
 
-def test_help_loads_nothing_heavy_and_is_fast() -> None:
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, thalweg.streams.cli as c; c.main(['--help']); c.main(['replay', '--help']);"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    spent = []
-    for _ in range(3):
-        before = os.times()
-        run("--help")
-        after = os.times()
-        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(spent) < 0.4, f"--help took {min(spent):.2f} s of processor time; 0.2 on a quiet machine"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

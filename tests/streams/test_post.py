@@ -29,7 +29,7 @@ def block(configuration: Configuration, start: int, end: int) -> bytes:
 @pytest.fixture
 def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Post:
     """Attribution on a broker that is not there, and no patience."""
-    monkeypatch.setattr("thalweg.streams.outbox.FLUSH_TIMEOUT", 0.2)
+    monkeypatch.setattr("thalweg.streams.outbox.OUTAGE", 0.2)
     configuration = Configuration(kafka=Kafka(brokers="127.0.0.1:1", checkpoint=Duration.parse("1h")))
     return Post(configuration, tmp_path, "attribution", INPUT, examples=False)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import TopicPartition
 
-from tests.brokers import ApacheKafka, new_kafka
+from tests.brokers import ApacheKafka, delete_topic, new_kafka
 from thalweg.streams.configuration import Kafka
 from thalweg.streams.kafka import create_topics, make_admin, topic_ids
 from thalweg.streams.outbox import Outbox
@@ -63,9 +62,7 @@ def test_many_places_are_one_pass_and_far_ones_a_jump(kafka: Kafka, monkeypatch:
         outbox.send(topic, 0, b"%d" % n)
     outbox.flush()
     source, reader = Source(topic, str(topic_ids(kafka, [topic])[topic]), 0), RawReader(kafka)
-    began = time.monotonic()
     assert read(reader, source, *range(7, 20_000, 20)) == [(n, b"%d" % n, "") for n in range(7, 20_000, 20)]
-    assert time.monotonic() - began < 10
     monkeypatch.setattr("thalweg.streams.raw_reader.STRIDE", 5)
     assert read(reader, source, 3, 9_000, 19_999) == [(n, b"%d" % n, "") for n in (3, 9_000, 19_999)]
     reader.close()
@@ -73,7 +70,7 @@ def test_many_places_are_one_pass_and_far_ones_a_jump(kafka: Kafka, monkeypatch:
 
 def test_a_place_without_a_message_says_so(source: Source, reader: RawReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the end, and in the partition that has none; within the bound."""
-    monkeypatch.setattr("thalweg.streams.raw_reader.PATIENCE", 1.0)
+    monkeypatch.setattr("thalweg.streams.raw_reader.LOOKS", 20)
     reader.read([(source, 0)])
     assert read(reader, source, 2, 77) == [(2, VALUES[2], ""), (77, None, GONE)]
     assert read(reader, source, 77) == [(77, None, GONE)]
@@ -82,8 +79,7 @@ def test_a_place_without_a_message_says_so(source: Source, reader: RawReader, mo
 
 
 def test_a_topic_that_is_gone_or_made_again_has_other_messages(source: Source, kafka: Kafka) -> None:
-    admin = make_admin(kafka)
-    admin.delete_topics([source.topic])[source.topic].result(20)
+    delete_topic(kafka, source.topic)
     for again in (False, True):
         if again:
             assert filled(kafka).id != source.id

@@ -24,15 +24,20 @@ INGEST = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _however_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "FRESH", 1e9)
+
+
 def test_it_is_there_while_it_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = StatusFile(tmp_path)
     assert running(tmp_path) == []
     file.write([STAGE], note="x")
     [said] = running(tmp_path)
     assert (said["pid"], said["note"], said["stages"]) == (os.getpid(), "x", [STAGE])
-    monkeypatch.setattr(status, "FRESH", -1.0)
-    assert running(tmp_path) == []
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(status, "FRESH", -1.0)
+        assert running(tmp_path) == []
     file.remove()
     file.remove()
     assert running(tmp_path) == []
