@@ -184,13 +184,11 @@ def test_rows_that_are_not_published_are_noticed(
 
 
 def test_interrupted_while_events_flow_it_starts_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the worker says that it is past where it began; the rest would take a minute."""
-    with StateDirectory(copy / "live" / "start", read_only=True) as state:
-        began = state.attribution[0].clock
+    """Once the worker says that it took some blocks; the rest would take a minute."""
 
     def flows() -> bool:
         stages = [stage for worker in running(copy / "live" / "state") for stage in worker["stages"]]
-        return any(stage["stage"] == "attribution" and stage["clock"] > began for stage in stages)
+        return any(stage["stage"] == "attribution" and stage["blocks"] > 3 for stage in stages)
 
     @contextmanager
     def while_they_flow() -> Iterator[Callable[[], bool]]:

@@ -167,8 +167,8 @@ def shared(mine: set[Place], other: set[Place]) -> bool:
 
 INGEST_KILLS = ("ingest between shards:7", "ingest block sent:4")
 WORKER_KILLS = (
-    "refresh snapshot:1",  # in the first part of the log
-    "refresh wait:1",  # for its version, a day later, in the second
+    "refresh snapshot:1",
+    "refresh wait:1",  # for the version of that one
     "attribution block sent:9",
     "checkpoint batch ready:3",
     "feedback block sent:5",
@@ -202,11 +202,12 @@ def killed(live: Live, site: str, *worker: str) -> None:
 
 
 def parts(log: Path, configuration: Configuration, folder: Path) -> list[Path]:
-    """The log in parts, one for each kill and one for the end; the first ends half way from a refresh to its use."""
+    """The log in parts, one for each kill and one for the end. The first ends half way from the second refresh to its
+    use, and has the first one in it, too: whoever is killed at that begins again before it."""
     table = pq.read_table(log)
     ts, graph = table.column("ts").to_numpy(), configuration.graph
     refresh = -(-int(ts[0]) // int(graph.refresh)) * int(graph.refresh)
-    first = int(np.searchsorted(ts, refresh + int(graph.refresh_delay) // 2))
+    first = int(np.searchsorted(ts, refresh + int(graph.refresh) + int(graph.refresh_delay) // 2))
     cuts = [0, *np.linspace(first, len(ts), len(WORKER_KILLS) + 1).astype(int).tolist()]
     assert min(np.diff(cuts)) > 25_000, "a part has blocks for every site"
     paths = [folder / f"part-{i}.parquet" for i in range(len(cuts) - 1)]
