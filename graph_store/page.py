@@ -1,7 +1,8 @@
 """Pages: how flat arrays are cut for the store, and how the changed ones are found.
 
 A page that differs from what was last written is found by its 128-bit hash, not by a flag that a kernel would have to
-set: no kernel can forget one, and a pass over the state runs at memory speed.
+set: no kernel can forget one, and a pass over the state runs at memory speed. Sums of these hashes are committed with
+the pages: another hash would be another format of the store.
 """
 
 from __future__ import annotations

@@ -88,14 +88,14 @@ class StateStore:
         self._meta: dict[str, Any] = {}
         self._secondary: str | None = None
         self._db: Rdict | MemoryPages | None = pages
-        if path is not None:
-            self._db = self._open(path)
-        if self._db is not None:
-            try:
+        try:
+            if path is not None:
+                self._db = self._open(path)
+            if self._db is not None:
                 self._read_meta()
-            except StateError:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def memory(cls) -> StateStore:
@@ -140,7 +140,7 @@ class StateStore:
         except OSError as error:
             raise StateError(f"{path}: the state folder cannot be written: {error.strerror or error}") from None
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
-            if "lock" in str(error).lower():
+            if not self.read_only and "lock" in str(error).lower():
                 raise StateError(
                     f"{path}: the state folder is in use by another process; stop that one, or give another --state"
                 ) from None
@@ -278,10 +278,10 @@ class StateStore:
         options = WriteOptions()
         options.sync = self._sync
         self._db.write(batch, options)
-        if written > FLUSH:
-            self._db.flush()  # RocksDB would keep the whole batch in memory until the next one
         self._hashes.update(hashes)  # only now: a page of a write that failed is still to be written
         self._meta = meta
+        if written > FLUSH:
+            self._db.flush()  # RocksDB would keep the whole batch in memory until the next one
         self.written_bytes += written + len(raw)
         return written + len(raw)
 

@@ -46,8 +46,6 @@ ANSWER = 2.0
 """Seconds that the broker has to say where partitions end that might be idle."""
 FAREWELL = 10.0
 """Seconds that leaving the group may take; who does not manage is missed after the session timeout."""
-FAREWELL = 60.0
-"""Seconds that the broker has, at a stop, to acknowledge the last blocks."""
 REFRESH = 30.0
 """Seconds between looks for raw partitions that were added."""
 
@@ -106,9 +104,10 @@ class Ingester:
         )
         outbox = Outbox(self._kafka)
         session: _Session = _Session(self, ingest, consumer, outbox)
+        session.told_to_stop = stop
         try:
             session.go(lambda: stop() or not election.elected())
-            outbox.flush(FAREWELL)
+            outbox.flush(stop)
         finally:
             consumer.close()
 
@@ -191,6 +190,7 @@ class _Session:
         self._moved = self._asked = now
         self._told = 0.0
         self._begins = [0] * len(ingest.sources)
+        self.told_to_stop: Callable[[], bool] = lambda: False  # by its owner, not by an election
 
     def go(self, stop: Callable[[], bool]) -> None:
         """Until `stop`; then what is at hand is left to the next one, what is on its way is awaited."""
@@ -344,7 +344,7 @@ class _Session:
             topic = internal(self._kafka, DEAD_LETTERS)
             for letter in letters:
                 self._outbox.send(topic, 0, to_json(letter), str(letter.place).encode())
-            self._outbox.flush()
+            self._outbox.flush(self.told_to_stop)
             fault.reach("ingest dead letters sent")
         for shard, message in blocks:
             self._outbox.send(self._owner._events, shard, encode(message))

@@ -14,6 +14,8 @@ from .kafka import make_producer
 OUTAGE = 300.0
 """Seconds that a broker may be away: without an acknowledgement, while messages wait for one. Beyond, the process ends,
 and the next one sends them again."""
+FAREWELL = 60.0
+"""Seconds that it has once the process is told to stop."""
 
 
 class Outbox:
@@ -63,15 +65,19 @@ class Outbox:
         if self.waiting and time.monotonic() - self._heard > OUTAGE:
             raise BrokerError(f"{self._brokers}: nothing was acknowledged for {OUTAGE:.0f} s; is the broker running?")
 
-    def flush(self, seconds: float | None = None) -> None:
-        """Wait until everything sent is acknowledged; BrokerError where it is not within `seconds`, or `OUTAGE`."""
-        seconds = OUTAGE if seconds is None else seconds
-        until = time.monotonic() + seconds
+    def flush(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Wait until everything sent is acknowledged; BrokerError where it is not within `OUTAGE`, or, from when `stop`
+        says so, `FAREWELL`."""
+        began, stopping = time.monotonic(), False
+        until = began + OUTAGE
         while self.waiting and self._failed is None:
-            left = until - time.monotonic()
+            now = time.monotonic()
+            if not stopping and stop():
+                stopping, until = True, min(until, now + FAREWELL)
+            left = until - now
             if left <= 0:
                 raise BrokerError(
-                    f"{self._brokers}: {self.waiting:,} messages are not acknowledged after {seconds:.0f} s; "
+                    f"{self._brokers}: {self.waiting:,} messages are not acknowledged after {now - began:.0f} s; "
                     "nothing of them is checkpointed, the next start sends them again"
                 )
             self._serve(min(left, 0.5), self._producer.flush)  # one that failed can wait on for what never comes

@@ -120,6 +120,7 @@ class _Publisher:
         self._top = self._beaten = NEVER
         self._there: dict[tuple[str, int], Counter[bytes]] = {}
         self._unmarked: list[tuple[str, int]] = []
+        self._stop: Callable[[], bool] = lambda: False
         self._first = {name: first for name, file in self._files.items() if (first := _first(file))}
         self._done = dict.fromkeys(self._files, 0) | ({} if again else self._published())
         self.result = Published(resumed=sum(self._done.values()))
@@ -133,6 +134,7 @@ class _Publisher:
 
     def go(self, close: bool, progress: Progress | None, stop: Callable[[], bool]) -> Published:
         """Send all of it, or until `stop`."""
+        self._stop = stop
         began = time.monotonic()
         total = sum(file.rows or 0 for file in self._files.values()) or None
         sent = self.result.resumed
@@ -164,7 +166,7 @@ class _Publisher:
             self._mark(self._top)
         if close and not self.result.interrupted and self._top > NEVER:
             self._beat(self._top + self._lateness + 1)
-        self._outbox.flush()
+        self._outbox.flush(self._stop)
         self.result.seconds = time.monotonic() - began
         return self.result
 
@@ -185,7 +187,7 @@ class _Publisher:
 
     def _mark(self, ts: int) -> None:
         """A heartbeat that says how far the files are published; all of that is acknowledged before it is sent."""
-        self._outbox.flush()
+        self._outbox.flush(self._stop)
         self._beat(ts, published=self._done, first=self._first)
 
     def _wait(self, first: tuple[float, int], key: int, stop: Callable[[], bool]) -> bool:

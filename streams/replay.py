@@ -102,7 +102,7 @@ def replay(
     block_rows : rows a block; changes nothing but speed
     dead_letters : JSONL file; none: STATE/dead_letters.jsonl
     examples : folder for thalweg.examples, every emission of the learner; none: not emitted. The state is the same
-    stop : asked before each block; True checkpoints and returns
+    stop : asked before each block; True, and from then on always, checkpoints and returns
 
     Raises StateError, ConfigurationError, or what `open_log` raises for files that cannot be read.
     """

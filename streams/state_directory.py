@@ -6,6 +6,7 @@ Opens the stages for writing (a driver) or as of their last commits (a query), n
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +27,9 @@ from .topology import DOWNSTREAM_FIRST
 MAX_SOURCES = 1024
 """Raw partitions (log files) that one state can have been made from."""
 
-LOOKS = 10
-"""So often a stage is looked at before its folder is taken for damaged, where a writer's flush came in between."""
+LOOKS, LOOK = 10, 0.02
+"""So often, so many seconds apart, a stage is looked at before its folder is taken for damaged: a writer's flush may
+have come in between."""
 
 _CONFIGURATION = "configuration.json"
 
@@ -70,6 +72,7 @@ class StateDirectory:
 
     def _make_stages(self, sources: int, examples: bool) -> None:
         def made(name: str, partition: int = 0) -> Any:
+            stood = len(self._stores)
             for left in reversed(range(LOOKS if self.read_only else 1)):
                 try:
                     store = self._store(name, partition)
@@ -77,6 +80,9 @@ class StateDirectory:
                 except TornView:
                     if not left:
                         raise
+                    if len(self._stores) > stood:
+                        self._stores.pop().close()
+                    time.sleep(LOOK)
 
         self.attribution: list[AttributionStage] = [
             made("attribution", q) for q in range(self.configuration.partitions)

@@ -54,8 +54,10 @@ def disturbed(log: Path, state: Path, disturb: Callable[[subprocess.Popen[str]],
         replay(log, state), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         held_at_work(process, state)
-        disturb(process)
-        process.send_signal(signal.SIGCONT)
+        try:
+            disturb(process)
+        finally:
+            process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=300)
         return process.returncode, said
 

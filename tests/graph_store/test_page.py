@@ -33,5 +33,14 @@ def test_swapped_words_change_the_hash():
             assert (page_hashes(words.view(np.uint8), 64) != page_hashes(other.view(np.uint8), 64)).any(), (i, j)
 
 
+def test_the_hashes_are_part_of_the_format():
+    """Sums of them stand in every state that was ever committed."""
+    hashes = page_hashes(np.arange(13, dtype=np.uint64).view(np.uint8), 64)
+    assert [[f"{half:016x}" for half in page] for page in hashes.tolist()] == [
+        ["1ffbda1e20dc2c8f", "f29fee8c46569d41"],
+        ["85deacf25a07a0c4", "e3b19cda1163c110"],
+    ]
+
+
 def test_no_data_has_no_pages():
     assert page_hashes(b"", 64).shape == (0, 2)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -416,8 +417,9 @@ def test_a_view_beside_a_writer_that_flushes_is_one_commit_or_torn(tmp_path: Pat
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as writer:
         try:
             seen: set[int] = set()
+            until = time.monotonic() + 600
             while len(seen) < 50:
-                assert writer.poll() is None
+                assert writer.poll() is None and time.monotonic() < until
                 view = None
                 try:
                     view = StateStore.view(path)

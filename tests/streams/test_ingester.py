@@ -156,9 +156,10 @@ def test_everything_once_through_stops(configuration: Configuration) -> None:
 def test_it_tells_where_it_stands(configuration: Configuration) -> None:
     send(configuration, 0, clicks(0, 40))
     reports: list[dict[str, Any]] = []
-    with working(configuration, reports):
+    with working(configuration, reports) as ingester:
         wait_for(lambda: reports[-1:] != [] and reports[-1].get("idle") and not reports[-1]["unacknowledged"])
     said = [each for each in reports if each.get("idle")][-1]
+    assert ingester.rows >= 40
     first, second = map(str, raw_partitions(configuration))
     stands = {each["source"]: (each["position"], each["behind"]) for each in said["sources"]}
     assert stands == {first: (40, 0), second: (0, 0)}

@@ -212,3 +212,14 @@ def test_what_is_set_under_client_goes_before_what_is_preset() -> None:
     make_consumer(kafka, "g").close()
     make_producer(kafka)
     assert client_settings(Kafka())["reconnect.backoff.max.ms"] == 1000
+
+
+def test_told_to_stop_a_flush_waits_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a broker that is away, whenever the stop comes."""
+    monkeypatch.setattr(outbox_module, "FAREWELL", 0.2)
+    outbox = Outbox(Kafka(brokers=NOBODY))
+    outbox.send("a", 0, b"x")
+    asked: list[int] = []
+    with pytest.raises(BrokerError, match="1 messages are not acknowledged after"):
+        outbox.flush(lambda: len(asked) > 1 or bool(asked.append(1)))
+    assert len(asked) == 2

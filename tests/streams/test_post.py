@@ -58,7 +58,7 @@ def test_half_a_block_is_never_committed(post: Post, tmp_path: Path, monkeypatch
     with pytest.raises(ZeroDivisionError):
         post.take(0, block(post.configuration, 0, 5))
     assert int(post.host.stage.marks[0]) == 5, "the marks have passed it"
-    monkeypatch.setattr("thalweg.streams.outbox.Outbox.flush", lambda self: None)
+    monkeypatch.setattr("thalweg.streams.outbox.Outbox.flush", lambda *_: None)
     post.take(1, block(post.configuration, 5, 6))
     post.checkpoint()
     assert not committed(post, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -353,7 +354,7 @@ def test_a_heartbeat_of_the_log_goes_to_every_partition(tmp_path: Path, configur
 def test_an_interrupted_publish_goes_on_and_closes(tmp_path: Path, configuration: Configuration) -> None:
     """stop() at the first look with a speed; then the rest; then only the closing; then all of it again."""
     log = lines(tmp_path / "log.jsonl", 50)
-    looks = iter([False] * 20 + [True])
+    looks = itertools.chain([False] * 40, itertools.repeat(True))
     first = publish([log], configuration, speed=1e9, stop=lambda: next(looks))
     assert first.interrupted and 0 < first.events < 50
     second = publish([log], configuration)
