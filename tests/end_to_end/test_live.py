@@ -45,7 +45,11 @@ from thalweg.streams.wire import decode
 pytestmark = [pytest.mark.slow, pytest.mark.broker]
 
 EVENTS, LATENESS, MINUTE = 300_000, 10_000, 60_000
-SETTINGS = {"THALWEG_CONVERSION__POLICY": "vanilla", "THALWEG_CONVERSION__NEGATIVE_SAMPLING": "10"}
+SETTINGS = {
+    "THALWEG_CONVERSION__POLICY": "vanilla",
+    "THALWEG_CONVERSION__NEGATIVE_SAMPLING": "10",
+    "THALWEG_CALIBRATION__EVIDENCE": "50",  # more readings of several levels than asked for, whatever comes late
+}
 AWAKE = {"THALWEG_TIME__IDLE_TIMEOUT": "1h"}
 """No raw partition is idle, however long its rows are on their way: none is late because this machine is slow."""
 
