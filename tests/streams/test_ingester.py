@@ -110,7 +110,7 @@ def working(configuration: Configuration, reports: list[dict[str, Any]] | None =
         raise failed[0]
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(happened: Callable[[], object], seconds: float = 600) -> None:
     """Until it happened."""
     until = time.monotonic() + seconds
     while not happened():
